@@ -1,0 +1,64 @@
+// Last step of the web build (a Trunk post_build hook): the stylesheet, the content security
+// policy and the service worker's file list. Works on Trunk's staging directory only.
+import { createHash } from 'node:crypto';
+import { copyFile, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { dirname, join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { patternfly } from './patternfly.mjs';
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '../..');
+const staging = process.env.TRUNK_STAGING_DIR;
+if (!staging) throw new Error('TRUNK_STAGING_DIR is not set: run this through Trunk');
+
+async function files(dir) {
+  const entries = await readdir(dir, { withFileTypes: true, recursive: true });
+  return entries
+    .filter((e) => e.isFile())
+    .map((e) => relative(dir, join(e.parentPath ?? e.path, e.name)).replaceAll('\\', '/'))
+    .sort();
+}
+
+// The classes in use are those whose names stand in what was built.
+const built = await files(staging);
+const texts = await Promise.all(
+  built.filter((f) => /\.(wasm|html|css|js)$/.test(f)).map((f) => readFile(join(staging, f), 'latin1')),
+);
+const { css, fonts } = await patternfly(join(root, 'node_modules/@patternfly/patternfly'), texts.join('\n'));
+await writeFile(join(staging, 'patternfly.css'), css);
+await mkdir(join(staging, 'fonts'), { recursive: true });
+for (const font of fonts) await copyFile(font.from, join(staging, font.to));
+
+// Scripts only from here, and nothing but this origin may be spoken to.
+const index = join(staging, 'index.html');
+let html = await readFile(index, 'utf8');
+const hashes = [...html.matchAll(/<script(?![^>]*\ssrc=)[^>]*>([\s\S]*?)<\/script>/g)].map(
+  ([, body]) => `'sha256-${createHash('sha256').update(body).digest('base64')}'`,
+);
+const policy = [
+  "default-src 'none'",
+  `script-src 'self' 'wasm-unsafe-eval' ${hashes.join(' ')}`,
+  "worker-src 'self'",
+  "style-src 'self' 'unsafe-inline'",
+  "img-src 'self' data: blob:",
+  "font-src 'self'",
+  "connect-src 'self'",
+  "manifest-src 'self'",
+  "base-uri 'none'",
+  "form-action 'none'",
+].join('; ');
+html = html.replace(/(<meta charset="?utf-8"?\s*\/?>)/i, `$1<meta http-equiv="Content-Security-Policy" content="${policy}">`);
+if (!html.includes('Content-Security-Policy')) throw new Error('index.html has no place for the policy');
+await writeFile(index, html);
+
+// Everything that was built works offline.
+const list = (await files(staging)).filter((f) => f !== 'sw.js' && f !== 'index.html');
+const version = createHash('sha256');
+for (const f of [...list, 'index.html']) version.update(f).update(await readFile(join(staging, f)));
+const sw = join(staging, 'sw.js');
+const worker = await readFile(sw, 'utf8');
+await writeFile(
+  sw,
+  worker
+    .replace("'__VERSION__'", JSON.stringify(version.digest('hex').slice(0, 16)))
+    .replace("['__FILES__']", JSON.stringify(['./', ...list])),
+);

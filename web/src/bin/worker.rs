@@ -1,0 +1,5 @@
+//! The engine's worker.
+
+fn main() {
+    backchain_web::worker::start();
+}

@@ -1,0 +1,6 @@
+//! The worker.
+
+/// Starts listening to the page.
+pub fn start() {
+    crate::panic::install(|_| ());
+}
