@@ -1,0 +1,99 @@
+//! Tools written in Rust, built from their sources into `.tools/`.
+
+use std::fs;
+
+use anyhow::{Result, bail};
+
+use super::cache;
+use crate::cmd::{self, output_of, run, step};
+
+/// A tool at the version the project pins.
+pub(crate) struct Tool {
+    pub(super) package: &'static str,
+    pub(super) version: &'static str,
+    /// The programs that are used of it. The first one is asked for its version.
+    pub(super) programs: &'static [&'static str],
+    arguments: &'static [&'static str],
+}
+
+/// Must be the version of the crate wasm-bindgen in `Cargo.lock`, and of `Trunk.toml`.
+pub(crate) const WASM_BINDGEN: Tool = Tool {
+    package: "wasm-bindgen-cli",
+    version: "0.2.129",
+    programs: &["wasm-bindgen", "wasm-bindgen-test-runner"],
+    arguments: &[],
+};
+
+/// The newest one that the pinned Rust can build.
+pub(crate) const TRUNK: Tool = Tool {
+    package: "trunk",
+    version: "0.21.14",
+    programs: &["trunk"],
+    // Without the parts that fetch tools and updates: Trunk finds its tools in our PATH.
+    arguments: &["--no-default-features", "--features", "rustls"],
+};
+
+/// The tools run for seconds, so building them fast matters more than their speed: this takes
+/// less than half of the time of their own release profile.
+const CHEAP_PROFILE: [(&str, &str); 4] = [
+    ("CARGO_PROFILE_RELEASE_LTO", "off"),
+    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0"),
+    ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
+    ("CARGO_PROFILE_RELEASE_DEBUG", "0"),
+];
+
+/// Sees to it that `.tools/bin` has the tool in its pinned version: as it is, from the cache of
+/// this user, or built from its sources.
+pub(crate) fn install(tool: &Tool) -> Result<()> {
+    let tools = cmd::root().join(".tools");
+    if is_there(tool) {
+        cache::keep(tool, &tools);
+        return Ok(());
+    }
+    if cache::fetch(tool, &tools) && is_there(tool) {
+        cmd::say(&format!(
+            "{} {} comes from the tools cache",
+            tool.package, tool.version
+        ));
+        return Ok(());
+    }
+    let what = format!(
+        "building {} {} into .tools/ (minutes, once)",
+        tool.package, tool.version
+    );
+    let build = cmd::root().join("target/tools");
+    step(&what, || {
+        let mut install = cmd::cargo();
+        install
+            .args(["install", "--locked", "--force", "--version", tool.version])
+            .args(tool.arguments)
+            .arg("--root")
+            .arg(&tools)
+            .env("CARGO_TARGET_DIR", &build)
+            .envs(CHEAP_PROFILE)
+            .arg(tool.package);
+        run(&mut install)
+    })?;
+    if !is_there(tool) {
+        bail!(
+            "{} was installed but does not say version {}",
+            tool.package,
+            tool.version
+        );
+    }
+    cache::keep(tool, &tools);
+    // Kept until here so that an interrupted build goes on where it was.
+    let _ = fs::remove_dir_all(build);
+    Ok(())
+}
+
+fn is_there(tool: &Tool) -> bool {
+    let bin = cmd::root().join(".tools/bin");
+    let Some((first, others)) = tool.programs.split_first() else {
+        return true;
+    };
+    let said = output_of(cmd::command(bin.join(first)).arg("--version"));
+    // The program's name, its version, and perhaps a commit.
+    said.is_some_and(|said| said.split_whitespace().nth(1) == Some(tool.version))
+        && others.iter().all(|other| bin.join(other).is_file())
+}

@@ -1,0 +1,59 @@
+//! The finished site in Chromium: Node's test runner over `tests/browser/*.test.mjs`.
+//!
+//! The tests get `BACKCHAIN_URL`, the address of the site; `BACKCHAIN_BIN`, the command; and
+//! `CHROMIUM`, the browser.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::Session;
+use crate::cmd::{self, which};
+use crate::serve::Site;
+use crate::{build, setup};
+
+/// Milliseconds after which one test counts as hanging.
+const TEST_TIMEOUT: &str = "--test-timeout=300000";
+
+pub(super) fn run(session: &mut Session) -> Result<()> {
+    let files = files()?;
+    if files.is_empty() {
+        cmd::say("there are no tests in tests/browser/");
+        return Ok(());
+    }
+    setup::oracle()?;
+    setup::browser()?;
+    build::web()?;
+    let backchain = build::cli_for_tests()?;
+    let site = Site::start(&cmd::root().join("dist"), 0)?;
+
+    let mut node = cmd::command("node");
+    node.args(["--test", "--test-reporter=spec"]);
+    if setup::node_version().is_some_and(|version| version >= (20, 11)) {
+        node.arg(TEST_TIMEOUT);
+    }
+    node.args(files)
+        .env("BACKCHAIN_URL", site.address())
+        .env("BACKCHAIN_BIN", backchain);
+    if let Some(chromium) = which("chromium") {
+        node.env("CHROMIUM", chromium);
+    }
+    session.runner("browser tests", &mut node)
+}
+
+/// The test files, by name: what `node --test` makes of a directory depends on its version.
+fn files() -> Result<Vec<PathBuf>> {
+    let directory = cmd::root().join("tests/browser");
+    let mut files = Vec::new();
+    if directory.is_dir() {
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.to_string_lossy().ends_with(".test.mjs") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
