@@ -54,8 +54,8 @@ pub(crate) fn web() -> Result<()> {
     }
     setup::site()?;
     step("building the site, dist/", || {
-        // Without colours Trunk's own log is quiet enough to keep.
-        run(cmd::command("trunk").args(["build", "--release", "--cargo-profile", "web"]))
+        // index.html names the cargo profile.
+        run(cmd::command("trunk").args(["build", "--release"]))
     })?;
     if !index.is_file() {
         bail!("trunk made no dist/index.html");

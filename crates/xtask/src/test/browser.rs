@@ -1,7 +1,7 @@
 //! The finished site in Chromium: Node's test runner over `tests/browser/*.test.mjs`.
 //!
 //! The tests get `BACKCHAIN_URL`, the address of the site; `BACKCHAIN_BIN`, the command; and
-//! `CHROMIUM`, the browser.
+//! `BACKCHAIN_CHROMIUM`, the browser.
 
 use std::fs;
 use std::path::PathBuf;
@@ -37,7 +37,7 @@ pub(super) fn run(session: &mut Session) -> Result<()> {
         .env("BACKCHAIN_URL", site.address())
         .env("BACKCHAIN_BIN", backchain);
     if let Some(chromium) = which("chromium") {
-        node.env("CHROMIUM", chromium);
+        node.env("BACKCHAIN_CHROMIUM", chromium);
     }
     session.runner("browser tests", &mut node)
 }
