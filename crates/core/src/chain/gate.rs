@@ -1,0 +1,75 @@
+//! The gate: nothing is opened but through the caller.
+
+use super::node::Node;
+use crate::source::Source;
+use std::collections::BTreeMap;
+use std::io;
+
+/// What the engine asks the gate for.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// The name as written by the user or in the referring image's header.
+    pub name: &'a str,
+    /// The image whose header names it; `None` for files the user named.
+    pub referrer: Option<&'a Node>,
+}
+
+/// A file handed out by the gate.
+#[derive(Clone)]
+pub struct Granted {
+    /// The name under which it was opened: what messages and further relative names use.
+    pub name: String,
+    /// What makes two grants the same file: a canonical path, device and inode, a handle's number.
+    pub key: String,
+    /// Its bytes.
+    pub source: Source,
+    /// Time of its last change in nanoseconds since the epoch, where known.
+    pub modified: Option<i128>,
+    /// Bytes it takes on the disk, where known.
+    pub allocated: Option<u64>,
+}
+
+/// Why the gate did not open a file.
+#[derive(Debug, thiserror::Error)]
+pub enum Denied {
+    /// There is no such file.
+    #[error("file not found")]
+    NotFound,
+    /// There may be one, but the user did not grant it; the text says why.
+    #[error("{0}")]
+    NotGranted(String),
+    /// The name is a locator for something that is not a local file.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Opening failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// Decides which files the engine may see.
+pub trait Gate {
+    /// Opens the file that `request` names, or says why not. A relative name is relative to the
+    /// directory of the referrer's name as it was opened (see [`super::Locator::resolve`]).
+    fn open(&self, request: Request<'_>) -> Result<Granted, Denied>;
+}
+
+/// A gate over a fixed set of files, found by their resolved names: for tests, and wherever
+/// the files are known beforehand.
+#[derive(Default)]
+pub struct MapGate(pub BTreeMap<String, Source>);
+
+impl Gate for MapGate {
+    fn open(&self, request: Request<'_>) -> Result<Granted, Denied> {
+        let name = super::Locator::resolve(request.name, request.referrer.map(|n| n.name.as_str()))
+            .map_err(|e| Denied::Unsupported(e.to_string()))?;
+        let source = self.0.get(&name).ok_or(Denied::NotFound)?;
+        let (key, source) = (name.clone(), source.clone());
+        Ok(Granted {
+            name,
+            key,
+            source,
+            modified: None,
+            allocated: None,
+        })
+    }
+}

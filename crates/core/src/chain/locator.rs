@@ -1,0 +1,151 @@
+//! Backing file names: relative paths and locators.
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// What a backing file name turns out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Locator {
+    /// A path of the local file system (possibly written as `file:PATH`).
+    Path(String),
+    /// Something else: `json:{...}` of another driver, `nbd://...`; never guessed at.
+    Other(String),
+}
+
+impl Locator {
+    /// Takes a name apart the way QEMU does: `PROTOCOL:REST`, where the protocol is what stands
+    /// before the first colon, unless a slash comes earlier.
+    pub fn parse(name: &str) -> Self {
+        let Some((protocol, rest)) = name.split_once(':') else {
+            return Locator::Path(name.to_owned());
+        };
+        if protocol.is_empty() || protocol.contains('/') {
+            return Locator::Path(name.to_owned());
+        }
+        match protocol {
+            "file" => Locator::Path(
+                rest.strip_prefix("//")
+                    .filter(|r| r.starts_with('/'))
+                    .unwrap_or(rest)
+                    .to_owned(),
+            ),
+            "json" => {
+                json_path(rest).map_or_else(|| Locator::Other(name.to_owned()), Locator::Path)
+            }
+            _ => Locator::Other(name.to_owned()),
+        }
+    }
+
+    /// The path that `name` means when it stands in the header of the image opened as
+    /// `referrer`: relative names are relative to the referrer's directory as opened.
+    pub fn resolve(name: &str, referrer: Option<&str>) -> Result<String> {
+        let path = match Self::parse(name) {
+            Locator::Path(path) => path,
+            Locator::Other(other) => {
+                let message =
+                    format!("'{other}' does not name a local file; only local files can be opened");
+                return Err(Error::new(ErrorKind::Unsupported, message));
+            }
+        };
+        // A relative name inside a locator is relative to the working directory, as in QEMU.
+        let is_plain = path == name;
+        Ok(match referrer {
+            Some(referrer) if is_plain && !path.starts_with('/') => match referrer.rfind('/') {
+                Some(slash) => format!("{}{path}", referrer.get(..=slash).unwrap_or_default()),
+                None => path,
+            },
+            _ => path,
+        })
+    }
+}
+
+/// The file name in `json:{"driver": "qcow2", "file": {"driver": "file", "filename": PATH}}`
+/// and its shorter forms, read with a minimal scanner: anything unusual is not a path.
+fn json_path(json: &str) -> Option<String> {
+    // Only these keys may occur, so nothing is ignored that would change the meaning.
+    let mut path = None;
+    let mut rest = json.trim().strip_prefix('{')?.strip_suffix('}')?;
+    while let Some((key, after)) = json_string(rest)? {
+        let after = after.trim_start().strip_prefix(':')?.trim_start();
+        if key == "file" && after.starts_with('{') {
+            rest = after.strip_prefix('{')?;
+            continue;
+        }
+        let (value, after) = json_string(after)??;
+        match (key.as_str(), value.as_str()) {
+            ("driver" | "file.driver", "file" | "qcow2" | "raw") => {}
+            ("filename" | "file.filename", _) if path.is_none() => path = Some(value),
+            _ => return None,
+        }
+        rest = after.trim_start().trim_start_matches(['}', ',']);
+    }
+    path
+}
+
+/// A JSON string at the start of `text` and what follows; `Some(None)` at the end of the text,
+/// `None` for anything else.
+#[allow(clippy::option_option)]
+fn json_string(text: &str) -> Option<Option<(String, &str)>> {
+    let text = text.trim_start();
+    if text.is_empty() {
+        return Some(None);
+    }
+    let mut out = String::new();
+    let mut chars = text.strip_prefix('"')?.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return Some(Some((out, text.get(at + 2..)?))),
+            '\\' => match chars.next()?.1 {
+                c @ ('"' | '\\' | '/') => out.push(c),
+                _ => return None,
+            },
+            c => out.push(c),
+        }
+    }
+    None
+}
+
+/// The last component of a path or name.
+pub fn file_name(name: &str) -> &str {
+    name.rsplit(['/', '\\']).next().unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_names_start_at_the_referrers_directory_as_opened() {
+        let resolve = |name, from| Locator::resolve(name, Some(from)).unwrap();
+        assert_eq!(resolve("base.img", "dir/top.img"), "dir/base.img");
+        assert_eq!(resolve("../base.img", "/a/b/top.img"), "/a/b/../base.img");
+        assert_eq!(resolve("/x/base.img", "dir/top.img"), "/x/base.img");
+        assert_eq!(resolve("base.img", "top.img"), "base.img");
+        assert_eq!(resolve("a/b:c", "top.img"), "a/b:c");
+    }
+
+    #[test]
+    fn only_local_locators_are_understood() {
+        let path = |s: &str| Locator::Path(s.to_owned());
+        assert_eq!(Locator::parse("file:/a/b"), path("/a/b"));
+        assert_eq!(
+            Locator::parse(r#"json:{"driver":"qcow2","file":{"driver":"file","filename":"/a b"}}"#),
+            path("/a b")
+        );
+        assert_eq!(
+            Locator::parse(r#"json:{"file.filename": "/a"}"#),
+            path("/a")
+        );
+        for other in [
+            "nbd://host/x",
+            r#"json:{"driver":"nbd","host":"x"}"#,
+            r#"json:{"driver":"raw","offset":"512","file.filename":"/a"}"#,
+            "json:{",
+            "json:",
+        ] {
+            assert!(
+                matches!(Locator::parse(other), Locator::Other(_)),
+                "{other}"
+            );
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! A node: one image file that was opened.
+
+use crate::error::{Error, Result};
+use crate::image::{Extents, Image};
+use crate::source::Source;
+use backchain_format::Format;
+use backchain_format::qcow2::Backing;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A node's number within its [`super::Tree`]; plans use it to name files.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct NodeId(pub u32);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// How the format of a node is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FormatOrigin {
+    /// The user said so.
+    Given,
+    /// The overlay's header says so.
+    Label,
+    /// Nobody says; it looks like this.
+    Probed,
+}
+
+/// What a file looked like when it was opened: compared under the locks before the first write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// Length in bytes.
+    pub len: u64,
+    /// Nanoseconds since the epoch, where known.
+    pub modified: Option<i128>,
+    /// CRC-32C of the first 64 KiB.
+    pub head: u32,
+}
+
+impl Fingerprint {
+    /// Bytes at the start of a file that go into [`Fingerprint::head`].
+    pub const HEAD: u64 = 64 << 10;
+
+    /// Takes the fingerprint of an open file.
+    pub fn of(source: &dyn crate::ReadAt, modified: Option<i128>) -> std::io::Result<Self> {
+        let len = source.len();
+        let mut head = vec![0; backchain_format::bytes::to_usize(len.min(Self::HEAD))];
+        source.read_exact_at(0, &mut head)?;
+        Ok(Self {
+            len,
+            modified,
+            head: crc32c::crc32c(&head),
+        })
+    }
+}
+
+/// One image file: opened, its header read.
+pub struct Node {
+    /// Its number in the tree.
+    pub id: NodeId,
+    /// The name under which it was opened.
+    pub name: String,
+    /// What identifies the file (see [`super::Granted::key`]).
+    pub key: String,
+    /// Its bytes.
+    pub source: Source,
+    /// How its format is known.
+    pub origin: FormatOrigin,
+    /// What the first bytes say it is, whatever it was opened as.
+    pub probed: Format,
+    /// The parsed image, or why there is none.
+    pub image: Result<Image>,
+    /// What it looked like when opened.
+    pub fingerprint: Fingerprint,
+    /// Bytes it takes on the disk, where known.
+    pub allocated: Option<u64>,
+}
+
+impl Node {
+    /// The image, or an error that names this file.
+    pub fn image(&self) -> Result<&Image> {
+        self.image
+            .as_ref()
+            .map_err(|e| e.duplicate().about(&self.name))
+    }
+
+    /// The link in its header.
+    pub fn backing(&self) -> Option<&Backing> {
+        self.image.as_ref().ok()?.backing()
+    }
+
+    /// The virtual size in bytes; 0 for an image that could not be opened.
+    pub fn virtual_size(&self) -> u64 {
+        self.image.as_ref().map_or(0, Image::virtual_size)
+    }
+
+    /// Its extents from guest byte `start` on.
+    pub fn extents(&self, start: u64) -> Result<Extents> {
+        self.image()?
+            .extents(&self.source, start)
+            .map_err(|e| self.blame(e))
+    }
+
+    /// The last component of its name.
+    pub fn file_name(&self) -> &str {
+        super::file_name(&self.name)
+    }
+
+    /// Puts this file's name on an error.
+    pub fn blame(&self, error: impl Into<Error>) -> Error {
+        error.into().about(&self.name)
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where the backing link of a node leads.
+#[derive(Debug)]
+pub enum Link {
+    /// No backing file: the node is a base.
+    None,
+    /// To another node.
+    To(NodeId),
+    /// To a file that could not be opened; the error says why.
+    Broken(Error),
+}

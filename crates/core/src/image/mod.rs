@@ -1,0 +1,150 @@
+//! One layer: what does *this* file say about a guest range?
+
+mod qcow2;
+mod qcow2_cursor;
+mod raw_cursor;
+
+pub use qcow2::Qcow2;
+
+use crate::error::Result;
+use crate::extent::Extent;
+use crate::source::{ReadAt, Source};
+use backchain_format::qcow2::Codec;
+use backchain_format::{Format, qcow2 as format, raw};
+use qcow2_cursor::Qcow2Cursor;
+use raw_cursor::RawCursor;
+
+/// An image that was opened and whose header is valid.
+#[derive(Debug, Clone)]
+pub enum Image {
+    /// Raw bytes.
+    Raw {
+        /// Virtual size in bytes: the file's length rounded up to sectors.
+        size: u64,
+    },
+    /// qcow2.
+    Qcow2(Box<Qcow2>),
+}
+
+impl Image {
+    /// Opens `source` as an image of format `format`, reading no more than its first cluster.
+    pub fn open(source: &dyn ReadAt, format: Format) -> Result<Self> {
+        Ok(match format {
+            Format::Qcow2 => Image::Qcow2(Box::new(Qcow2::open(source)?)),
+            _ => Image::Raw {
+                size: raw::virtual_size(source.len()),
+            },
+        })
+    }
+
+    /// The image's format.
+    pub fn format(&self) -> Format {
+        match self {
+            Image::Raw { .. } => Format::Raw,
+            Image::Qcow2(_) => Format::Qcow2,
+        }
+    }
+
+    /// Size of the virtual disk in bytes.
+    pub fn virtual_size(&self) -> u64 {
+        match self {
+            Image::Raw { size } => *size,
+            Image::Qcow2(image) => image.head.header.size,
+        }
+    }
+
+    /// The link to its backing file.
+    pub fn backing(&self) -> Option<&format::Backing> {
+        self.as_qcow2()?.head.backing.as_ref()
+    }
+
+    /// The qcow2 image, if it is one.
+    pub fn as_qcow2(&self) -> Option<&Qcow2> {
+        match self {
+            Image::Qcow2(image) => Some(image),
+            Image::Raw { .. } => None,
+        }
+    }
+
+    /// The unit of allocation in bytes: what a partial write has to fill up. 1 for raw.
+    pub fn granule(&self) -> u64 {
+        self.as_qcow2().map_or(1, |image| image.layout().granule())
+    }
+
+    /// Bytes that one compressed cluster unpacks to, and how; `None` where there are none.
+    pub fn packing(&self) -> Option<(u64, Codec)> {
+        let header = &self.as_qcow2()?.head.header;
+        Some((header.cluster.bytes(), header.codec))
+    }
+
+    /// The image's extents from guest byte `start` on, in guest order and coalesced, up to its
+    /// virtual size.
+    pub fn extents(&self, source: &Source, start: u64) -> Result<Extents> {
+        let cursor = match self {
+            Image::Raw { size } => Cursor::Raw(RawCursor::new(source.clone(), *size, start)),
+            Image::Qcow2(image) => {
+                image.check_readable()?;
+                Cursor::Qcow2(Box::new(Qcow2Cursor::new(source.clone(), image, start)))
+            }
+        };
+        Ok(Extents {
+            cursor,
+            ahead: None,
+            failed: false,
+        })
+    }
+}
+
+enum Cursor {
+    Raw(RawCursor),
+    Qcow2(Box<Qcow2Cursor>),
+}
+
+/// Iterator over the extents of one image. After an error it ends.
+pub struct Extents {
+    cursor: Cursor,
+    ahead: Option<Extent>,
+    failed: bool,
+}
+
+impl Extents {
+    fn pull(&mut self) -> Option<Result<Extent>> {
+        if self.failed {
+            return None;
+        }
+        let next = match &mut self.cursor {
+            Cursor::Raw(cursor) => cursor.next(),
+            Cursor::Qcow2(cursor) => cursor.next(),
+        };
+        self.failed = next.is_err();
+        next.transpose()
+    }
+}
+
+impl Iterator for Extents {
+    type Item = Result<Extent>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut extent = match self.ahead.take() {
+            Some(extent) => extent,
+            None => match self.pull()? {
+                Ok(extent) => extent,
+                Err(error) => return Some(Err(error)),
+            },
+        };
+        loop {
+            match self.pull() {
+                Some(Ok(next)) if extent.merge(&next) => {}
+                Some(Ok(next)) => {
+                    self.ahead = Some(next);
+                    return Some(Ok(extent));
+                }
+                Some(Err(error)) => {
+                    self.failed = true;
+                    return Some(Err(error));
+                }
+                None => return Some(Ok(extent)),
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Opening a qcow2 image.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::source::{ReadAt, read_padded};
+use backchain_format::bytes::to_usize;
+use backchain_format::qcow2::{
+    BitmapDirectoryEntry, CryptMethod, Head, L1Entry, L2Layout, SnapshotEntry, autoclear,
+    incompatible,
+};
+
+/// A qcow2 image whose header was read and whose tables are known to lie within the file.
+#[derive(Debug, Clone)]
+pub struct Qcow2 {
+    /// Header, extensions, backing file name.
+    pub head: Head,
+    /// Length of the file in bytes when it was opened.
+    pub file_len: u64,
+}
+
+impl Qcow2 {
+    /// Reads the head and checks where the tables are. Tables are not read.
+    pub fn open(source: &dyn ReadAt) -> Result<Self> {
+        let file_len = source.len();
+        // The largest cluster is 2 MiB; most heads end within the first 4 KiB.
+        let mut bytes = vec![0; to_usize(file_len.min(4096))];
+        source.read_exact_at(0, &mut bytes)?;
+        let cluster_bits = backchain_format::bytes::be32(&bytes, 20).unwrap_or(0);
+        let cluster = 1u64 << cluster_bits.clamp(9, 21);
+        if cluster > 4096 && file_len > 4096 {
+            bytes.resize(to_usize(file_len.min(cluster)), 0);
+            source.read_exact_at(0, &mut bytes)?;
+        }
+        let head = Head::from_bytes(&bytes)?;
+        let image = Self { head, file_len };
+        image.check_tables()?;
+        Ok(image)
+    }
+
+    fn check_tables(&self) -> Result<()> {
+        let header = &self.head.header;
+        let l1 = u64::from(header.l1_entries) * L1Entry::LEN;
+        self.check_inside("L1 table", header.l1_table.0, l1)?;
+        self.check_inside("refcount table", header.refcount_table.0, 1)?;
+        if header.snapshots > 0 {
+            self.check_inside("snapshot table", header.snapshot_table.0, 1)?;
+        }
+        Ok(())
+    }
+
+    fn check_inside(&self, what: &str, at: u64, len: u64) -> Result<()> {
+        match at.checked_add(len) {
+            Some(end) if end <= self.file_len => Ok(()),
+            _ => Err(Error::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "{what} at {at:#x} ({len} bytes) is past the end of the file at {:#x}",
+                    self.file_len
+                ),
+            )),
+        }
+    }
+
+    /// How L2 entries are laid out.
+    pub fn layout(&self) -> L2Layout {
+        self.head.header.l2_layout()
+    }
+
+    /// Fails where guest data cannot be read by this program.
+    pub fn check_readable(&self) -> Result<()> {
+        let header = &self.head.header;
+        if header.crypt != CryptMethod::None {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "the image is encrypted, which is not supported yet",
+            ));
+        }
+        if header.has(incompatible::DATA_FILE) {
+            let message =
+                "the image keeps its data in an external data file, which is not supported yet";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        Ok(())
+    }
+
+    /// Reads the table of internal snapshots.
+    pub fn snapshots(&self, source: &dyn ReadAt) -> Result<Vec<SnapshotEntry>> {
+        let header = &self.head.header;
+        let mut list = Vec::new();
+        let mut at = header.snapshot_table.0;
+        for _ in 0..header.snapshots {
+            // 40 fixed + 1024 extra bytes + two names of at most 65535 bytes.
+            let most = 40 + 1024 + 2 * 65535;
+            let mut bytes = vec![0; to_usize(self.file_len.saturating_sub(at).min(4096))];
+            source.read_exact_at(at, &mut bytes)?;
+            let entry = SnapshotEntry::from_bytes(&bytes, at).or_else(|error| {
+                let full = to_usize(self.file_len.saturating_sub(at).min(most));
+                if full <= bytes.len() {
+                    return Err(Error::from(error));
+                }
+                bytes.resize(full, 0);
+                source.read_exact_at(at, &mut bytes)?;
+                Ok(SnapshotEntry::from_bytes(&bytes, at)?)
+            });
+            let (entry, len) = entry?;
+            list.push(entry);
+            at = at.saturating_add(backchain_format::bytes::to_u64(len));
+        }
+        Ok(list)
+    }
+
+    /// Reads the bitmap directory. Bitmaps are only to be trusted when
+    /// [`Qcow2::bitmaps_consistent`].
+    pub fn bitmaps(&self, source: &dyn ReadAt) -> Result<Vec<BitmapDirectoryEntry>> {
+        let Some(extension) = self.head.extensions.bitmaps(0) else {
+            return Ok(Vec::new());
+        };
+        let extension = extension?;
+        let (at, len) = (extension.directory.0, extension.directory_len);
+        self.check_inside("bitmap directory", at, len)?;
+        let mut bytes = vec![0; to_usize(len)];
+        read_padded(source, at, &mut bytes)?;
+        Ok(BitmapDirectoryEntry::directory(
+            &bytes,
+            extension.count,
+            at,
+        )?)
+    }
+
+    /// Whether the bitmaps extension is there and marked consistent.
+    pub fn bitmaps_consistent(&self) -> bool {
+        let present = self.head.extensions.bitmaps(0).is_some();
+        present && self.head.header.autoclear & autoclear::BITMAPS != 0
+    }
+}

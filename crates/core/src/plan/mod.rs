@@ -1,0 +1,141 @@
+//! Changes as data: an [`Operation`] on a tree becomes a [`Plan`], a stream of [`Step`]s.
+//!
+//! A dry run is a plan that nobody executed; a preview is the sum of its steps.
+
+mod operation;
+mod preview;
+mod step;
+
+pub use operation::{CreateOptions, Operation, RemoveMethod};
+pub use preview::{FileChange, Preview};
+pub use step::{MetadataKind, Step};
+
+use crate::chain::{Fingerprint, NodeId};
+use crate::error::Result;
+use serde::Serialize;
+use std::collections::VecDeque;
+
+/// A file that a plan writes or makes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlanFile {
+    /// Its number in steps.
+    pub node: NodeId,
+    /// Its name as opened, or as it is to be made.
+    pub name: String,
+    /// What it looked like when it was planned; `None` for a file the plan makes.
+    pub before: Option<Fingerprint>,
+    /// The plan writes to it.
+    pub written: bool,
+}
+
+/// What is known about a plan before its first step.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct PlanInfo {
+    /// Every file the plan touches, those it only reads included.
+    pub files: Vec<PlanFile>,
+    /// Images whose guest view is not what it was once the plan is done: delete them.
+    pub invalid: Vec<NodeId>,
+    /// Images that are not part of the operation but read differently afterwards.
+    pub broken_dependents: Vec<NodeId>,
+    /// Things worth knowing before it runs, in sentences.
+    pub warnings: Vec<String>,
+    /// The same with other tools: command lines of qemu-img or virsh.
+    pub equivalent: Vec<String>,
+    /// Links as they will be: (overlay, its backing file).
+    pub links: Vec<(NodeId, Option<NodeId>)>,
+}
+
+/// A change, ready to be carried out: an iterator of steps.
+///
+/// The same operation on the same tree gives the same steps again.
+pub struct Plan {
+    /// What is known beforehand.
+    pub info: PlanInfo,
+    stages: VecDeque<Box<dyn Stage>>,
+    queue: StepQueue,
+    failed: bool,
+}
+
+/// A part of a plan that makes steps a few at a time.
+pub(crate) trait Stage: crate::source::Shareable {
+    /// Pushes some steps; false when there are no more to come.
+    fn advance(&mut self, out: &mut StepQueue) -> Result<bool>;
+}
+
+/// Steps on their way out; neighbours that continue each other become one.
+#[derive(Default)]
+pub(crate) struct StepQueue(VecDeque<Step>);
+
+impl StepQueue {
+    pub(crate) fn push(&mut self, step: Step) {
+        if !self.0.back_mut().is_some_and(|last| last.merge(&step)) {
+            self.0.push_back(step);
+        }
+    }
+}
+
+/// A stage that is a fixed list of steps.
+pub(crate) struct Fixed(pub Vec<Step>);
+
+impl Stage for Fixed {
+    fn advance(&mut self, out: &mut StepQueue) -> Result<bool> {
+        self.0.drain(..).for_each(|step| out.push(step));
+        Ok(false)
+    }
+}
+
+impl Plan {
+    pub(crate) fn new(info: PlanInfo, stages: Vec<Box<dyn Stage>>) -> Self {
+        Self {
+            info,
+            stages: stages.into(),
+            queue: StepQueue::default(),
+            failed: false,
+        }
+    }
+
+    /// The file with this number.
+    pub fn file(&self, node: NodeId) -> Option<&PlanFile> {
+        self.info.files.iter().find(|f| f.node == node)
+    }
+}
+
+impl Iterator for Plan {
+    type Item = Result<Step>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // The last step stays in the queue while more may come: it may still grow.
+        while self.queue.0.len() < 2 && !self.failed {
+            let Some(stage) = self.stages.front_mut() else {
+                break;
+            };
+            match stage.advance(&mut self.queue) {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.stages.pop_front();
+                }
+                Err(error) => {
+                    self.failed = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+        if self.failed {
+            None
+        } else {
+            self.queue.0.pop_front().map(Ok)
+        }
+    }
+}
+
+impl crate::Tree {
+    /// Plans `operation` on this tree. Everything that can be refused is refused here, before
+    /// there is a step.
+    pub fn plan(&self, operation: &Operation) -> Result<Plan> {
+        let _ = operation;
+        Err(crate::Error::new(
+            crate::ErrorKind::Unsupported,
+            "not planned yet",
+        ))
+    }
+}

@@ -1,0 +1,139 @@
+//! What can be asked of a tree.
+
+use crate::chain::NodeId;
+use backchain_format::Format;
+use backchain_format::qcow2::Codec;
+use serde::{Deserialize, Serialize};
+
+/// A change to one or more images of a tree. Layers are named by their numbers in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "operation", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Operation {
+    /// Merges `top` and everything between it and `base` down into `base`.
+    Commit {
+        /// The uppermost layer to merge.
+        top: NodeId,
+        /// The layer that takes the data; below `top`.
+        base: NodeId,
+        /// Overlays of `top` that get `base` as their backing file afterwards. All the overlays
+        /// of `top` that the tree knows have to be here, or they count as broken dependents.
+        relink: Vec<NodeId>,
+        /// Empty `top` afterwards, as `qemu-img commit` does without `-d` and `-b`.
+        empty_top: bool,
+        /// Go on although other images read differently afterwards.
+        allow_broken: bool,
+    },
+    /// Merges backing data up into `overlay` until `base` can be its backing file.
+    Pull {
+        /// The layer that takes the data: any overlay.
+        overlay: NodeId,
+        /// Its new backing file, below it in its chain; `None`: it stands alone.
+        base: Option<NodeId>,
+    },
+    /// Changes the backing file of `overlay`; what it reads stays the same.
+    Rebase {
+        /// The layer to change.
+        overlay: NodeId,
+        /// Its new backing file, anywhere in the tree; `None`: it stands alone.
+        base: Option<NodeId>,
+        /// Name to record; `base`'s own name relative to the overlay when `None`.
+        name: Option<String>,
+        /// Format label to record; what `base` is when `None`.
+        format: Option<Format>,
+    },
+    /// Changes only the link of `overlay`, whatever it reads afterwards (`rebase -u`).
+    Relink {
+        /// The layer to change.
+        overlay: NodeId,
+        /// The new name, relative to the overlay or absolute; `None`: no backing file.
+        name: Option<String>,
+        /// The new format label.
+        format: Option<Format>,
+        /// The node with that name when it is in the tree: checked for loops and sizes.
+        base: Option<NodeId>,
+    },
+    /// Takes the middle layer `layer` out of the chain of `active`.
+    Remove {
+        /// The layer to remove.
+        layer: NodeId,
+        /// A layer above it that stays valid.
+        active: NodeId,
+        /// How; the cheaper one when `None`.
+        method: Option<RemoveMethod>,
+        /// Go on although other images read differently afterwards.
+        allow_broken: bool,
+    },
+    /// Makes a new image, or a new overlay on a layer (an external snapshot).
+    Create {
+        /// Name of the new file.
+        name: String,
+        /// How it is to be.
+        options: CreateOptions,
+        /// The backing file.
+        backing: Option<NodeId>,
+    },
+    /// Writes the guest view of `top` into a new image.
+    Convert {
+        /// The chain's top.
+        top: NodeId,
+        /// Name of the new file.
+        name: String,
+        /// How it is to be; its size is `top`'s.
+        options: CreateOptions,
+    },
+}
+
+/// The two ways of the handout to delete a middle snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RemoveMethod {
+    /// Method 1: commit the layer into its backing file, relink the layer above.
+    #[serde(rename = "1")]
+    Commit,
+    /// Method 2: safe rebase of the layer above onto the layer's backing file.
+    #[serde(rename = "2")]
+    Rebase,
+}
+
+/// How a new image is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateOptions {
+    /// Its format.
+    pub format: Format,
+    /// Virtual size in bytes; the backing file's when `None`.
+    pub size: Option<u64>,
+    /// Bytes of a cluster: a power of two from 512 to 2 MiB.
+    pub cluster_size: u64,
+    /// Version 3 (`compat=1.1`) rather than 2.
+    pub v3: bool,
+    /// Width of refcounts.
+    pub refcount_bits: u64,
+    /// 16-byte L2 entries with subclusters.
+    pub extended_l2: bool,
+    /// Set the lazy refcounts feature bit.
+    pub lazy_refcounts: bool,
+    /// How clusters written compressed are to be packed.
+    pub codec: Codec,
+    /// The backing file's name to record when it is not the node's own.
+    pub backing_name: Option<String>,
+    /// The backing file's format label to record when it is not the node's own.
+    pub backing_format: Option<Format>,
+}
+
+impl Default for CreateOptions {
+    /// QEMU's defaults: clusters of 64 KiB, version 3, 16-bit refcounts, zlib.
+    fn default() -> Self {
+        Self {
+            format: Format::Qcow2,
+            size: None,
+            cluster_size: 64 << 10,
+            v3: true,
+            refcount_bits: 16,
+            extended_l2: false,
+            lazy_refcounts: false,
+            codec: Codec::Zlib,
+            backing_name: None,
+            backing_format: None,
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What a plan would do, summed up.
+
+use super::{Plan, PlanInfo, Step};
+use crate::chain::NodeId;
+use crate::error::Result;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// The sum of a plan's steps, with what was known beforehand.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Preview {
+    /// The plan's own words.
+    #[serde(flatten)]
+    pub info: PlanInfo,
+    /// Steps.
+    pub steps: u64,
+    /// Bytes copied as they are.
+    pub copied: u64,
+    /// Bytes that come out of compressed clusters.
+    pub inflated: u64,
+    /// Bytes made zero explicitly.
+    pub zeroed: u64,
+    /// Bytes of metadata written.
+    pub metadata: u64,
+    /// Points at which everything before must be durable.
+    pub syncs: u64,
+    /// Each file written.
+    pub changes: Vec<FileChange>,
+}
+
+/// What happens to one file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct FileChange {
+    /// The file.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Bytes written to it.
+    pub written: u64,
+    /// Length in bytes before; 0 for a new file.
+    pub len_before: u64,
+    /// Length in bytes afterwards.
+    pub len_after: u64,
+}
+
+impl Preview {
+    /// Runs through a plan without carrying it out.
+    pub fn of(plan: Plan) -> Result<Self> {
+        let mut preview = Self {
+            info: plan.info.clone(),
+            ..Self::default()
+        };
+        let mut changes: BTreeMap<NodeId, FileChange> = BTreeMap::new();
+        for file in preview.info.files.iter().filter(|f| f.written) {
+            let len = file.before.map_or(0, |f| f.len);
+            let name = file.name.clone();
+            changes.insert(
+                file.node,
+                FileChange {
+                    node: file.node,
+                    name,
+                    written: 0,
+                    len_before: len,
+                    len_after: len,
+                },
+            );
+        }
+        for step in plan {
+            preview.count(&step?, &mut changes);
+        }
+        preview.changes = changes.into_values().collect();
+        Ok(preview)
+    }
+
+    fn count(&mut self, step: &Step, changes: &mut BTreeMap<NodeId, FileChange>) {
+        self.steps += 1;
+        let bytes = step.bytes();
+        let end = match step {
+            Step::Copy { dst, .. } => {
+                self.copied += bytes;
+                dst.0 + bytes
+            }
+            Step::Inflate { dst, .. } => {
+                self.inflated += bytes;
+                dst.0 + bytes
+            }
+            Step::Zero { dst, .. } => {
+                self.zeroed += bytes;
+                dst.0 + bytes
+            }
+            Step::Write { dst, .. } => {
+                self.metadata += bytes;
+                dst.0 + bytes
+            }
+            Step::Sync { .. } => {
+                self.syncs += 1;
+                0
+            }
+            _ => 0,
+        };
+        if let Some(change) = changes.get_mut(&step.target()) {
+            change.written += bytes;
+            change.len_after = change.len_after.max(end);
+            if let Step::SetLen { len, .. } = step {
+                change.len_after = *len;
+            }
+        }
+    }
+
+    /// Bytes of guest data and metadata written, all files together.
+    pub fn written(&self) -> u64 {
+        self.copied + self.inflated + self.zeroed + self.metadata
+    }
+
+    /// Bytes by which all files together grow.
+    pub fn growth(&self) -> u64 {
+        self.changes
+            .iter()
+            .map(|c| c.len_after.saturating_sub(c.len_before))
+            .sum()
+    }
+}

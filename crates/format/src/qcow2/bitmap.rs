@@ -1,0 +1,112 @@
+//! The bitmaps extension and the bitmap directory.
+
+use crate::bytes::{be16, be32, be64, to_u64, to_usize};
+use crate::{FormatError, HostOffset};
+use serde::Serialize;
+
+/// The bitmaps header extension (0x23852875): where the directory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct BitmapsExtension {
+    /// Bitmaps in the directory, 1 to 65535.
+    pub count: u32,
+    /// Bytes of the directory.
+    pub directory_len: u64,
+    /// Start of the directory, aligned to a cluster.
+    pub directory: HostOffset,
+}
+
+impl BitmapsExtension {
+    /// Reads the 24 bytes of the extension found at byte `at`.
+    pub fn from_bytes(data: &[u8], at: u64) -> Result<Self, FormatError> {
+        let fields = (be32(data, 0), be64(data, 8), be64(data, 16));
+        let (Some(count), Some(directory_len), Some(directory)) = fields else {
+            let message = format!(
+                "bitmaps extension is {} bytes long instead of 24",
+                data.len()
+            );
+            return Err(FormatError::corrupt(at, message));
+        };
+        if count == 0 || count > 65535 {
+            let message =
+                format!("bitmaps extension names {count} bitmaps, 1 to 65535 are allowed");
+            return Err(FormatError::corrupt(at, message));
+        }
+        // An entry is at least 24 bytes plus name, at most 24 + 1023 + 1023 rounded up to 8.
+        if directory_len > u64::from(count) * 4096 {
+            let message = format!("bitmap directory of {directory_len} bytes is too long");
+            return Err(FormatError::corrupt(at + 8, message));
+        }
+        Ok(Self {
+            count,
+            directory_len,
+            directory: HostOffset(directory),
+        })
+    }
+}
+
+/// One entry of the bitmap directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BitmapDirectoryEntry {
+    /// Where the bitmap's table is.
+    pub table: HostOffset,
+    /// 8-byte entries in the table.
+    pub table_entries: u32,
+    /// Bit 0: in use (not saved properly); bit 1: auto (enabled, records writes).
+    pub flags: u32,
+    /// Each bit stands for 1 << granularity_bits bytes of the disk.
+    pub granularity_bits: u8,
+    /// Unique within the image, 1 to 1023 bytes.
+    pub name: String,
+}
+
+impl BitmapDirectoryEntry {
+    /// The bitmap was not saved properly and must not be trusted.
+    pub const IN_USE: u32 = 1;
+    /// The bitmap records writes.
+    pub const AUTO: u32 = 2;
+
+    /// Reads the entry at the start of `bytes`, found at byte `at` of the file. Returns it with
+    /// its length including the padding.
+    pub fn from_bytes(bytes: &[u8], at: u64) -> Result<(Self, usize), FormatError> {
+        let short = || FormatError::truncated(at, "bitmap directory entry is cut off");
+        let kind = *bytes.get(16).ok_or_else(short)?;
+        let granularity_bits = *bytes.get(17).ok_or_else(short)?;
+        let name_len = usize::from(be16(bytes, 18).ok_or_else(short)?);
+        let extra = to_usize(u64::from(be32(bytes, 20).ok_or_else(short)?));
+        if kind != 1 {
+            return Err(FormatError::unsupported(
+                at + 16,
+                format!("bitmap type {kind} is not known"),
+            ));
+        }
+        if granularity_bits > 63 {
+            let message = format!("bitmap granularity of 2^{granularity_bits} bytes, at most 2^63");
+            return Err(FormatError::corrupt(at + 17, message));
+        }
+        let start = 24usize.checked_add(extra).ok_or_else(short)?;
+        let end = start.checked_add(name_len).ok_or_else(short)?;
+        let name = bytes.get(start..end).ok_or_else(short)?;
+        let entry = Self {
+            table: HostOffset(be64(bytes, 0).ok_or_else(short)?),
+            table_entries: be32(bytes, 8).ok_or_else(short)?,
+            flags: be32(bytes, 12).ok_or_else(short)?,
+            granularity_bits,
+            name: String::from_utf8_lossy(name).into_owned(),
+        };
+        Ok((entry, end.next_multiple_of(8)))
+    }
+
+    /// Reads a whole directory of `count` entries found at byte `at`.
+    pub fn directory(bytes: &[u8], count: u32, at: u64) -> Result<Vec<Self>, FormatError> {
+        let mut entries = Vec::new();
+        let mut pos = 0usize;
+        for _ in 0..count {
+            let offset = at.saturating_add(to_u64(pos));
+            let rest = bytes.get(pos..).unwrap_or_default();
+            let (entry, len) = Self::from_bytes(rest, offset)?;
+            entries.push(entry);
+            pos = pos.saturating_add(len);
+        }
+        Ok(entries)
+    }
+}
