@@ -33,6 +33,14 @@ pub(crate) const TRUNK: Tool = Tool {
     arguments: &["--no-default-features", "--features", "rustls"],
 };
 
+/// Reads `deny.toml`.
+pub(crate) const CARGO_DENY: Tool = Tool {
+    package: "cargo-deny",
+    version: "0.20.2",
+    programs: &["cargo-deny"],
+    arguments: &[],
+};
+
 /// The tools run for seconds, so building them fast matters more than their speed: this takes
 /// less than half of the time of their own release profile.
 const CHEAP_PROFILE: [(&str, &str); 4] = [

@@ -28,12 +28,18 @@ pub(crate) enum Part {
 
 /// All tools of all commands.
 pub(crate) fn everything() -> Result<()> {
-    rust(&[Part::Wasm, Part::Rustfmt, Part::Clippy])?;
+    lint()?;
     site()?;
     oracle()?;
     browser()?;
     cmd::say("everything is installed");
     Ok(())
+}
+
+/// What checking the sources needs.
+pub(crate) fn lint() -> Result<()> {
+    rust(&[Part::Wasm, Part::Rustfmt, Part::Clippy])?;
+    cargo_tools::install(&cargo_tools::CARGO_DENY)
 }
 
 /// What building the site needs.
