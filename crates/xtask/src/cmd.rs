@@ -80,6 +80,19 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Like [`run`], but shows what the command prints only when it fails.
+pub(crate) fn run_quietly(command: &mut Command) -> Result<()> {
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {}", shown(command)))?;
+    if !output.status.success() {
+        std::io::stdout().write_all(&output.stdout)?;
+        std::io::stderr().write_all(&output.stderr)?;
+        bail!("{} ended with {}", shown(command), output.status);
+    }
+    Ok(())
+}
+
 /// What a command prints on its standard output, without the white space around it, or `None`
 /// when it cannot be run or fails.
 pub(crate) fn output_of(command: &mut Command) -> Option<String> {

@@ -105,3 +105,31 @@ fn is_there(tool: &Tool) -> bool {
     said.is_some_and(|said| said.split_whitespace().nth(1) == Some(tool.version))
         && others.iter().all(|other| bin.join(other).is_file())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(file: &str) -> String {
+        fs::read_to_string(cmd::root().join(file)).unwrap()
+    }
+
+    /// wasm-bindgen refuses modules of another version than its own, and Trunk fetches tools of
+    /// other versions than it is told: a pin moved in one place only would show as either.
+    #[test]
+    fn pinned_versions_agree() {
+        let version = WASM_BINDGEN.version;
+        let locked = format!("name = \"wasm-bindgen\"\nversion = \"{version}\"\n");
+        assert!(text("Cargo.lock").contains(&locked), "Cargo.lock");
+        let trunk = text("Trunk.toml");
+        assert!(
+            trunk.contains(&format!("wasm_bindgen = \"{version}\"")),
+            "Trunk.toml"
+        );
+
+        let (_, after) = trunk.split_once("wasm_opt = \"version_").unwrap();
+        let (wasm_opt, _) = after.split_once('"').unwrap();
+        let package = format!("\"binaryen\": \"{wasm_opt}.");
+        assert!(text("package.json").contains(&package), "package.json");
+    }
+}

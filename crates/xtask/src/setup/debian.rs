@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::cmd::{self, output_of, run, step, which};
+use crate::cmd::{self, output_of, run_quietly, step, which};
 
 /// Installs the packages of those programs that are not in `PATH`: pairs of program, package.
 pub(super) fn programs(wanted: &[(&str, &str)]) -> Result<()> {
@@ -29,14 +29,16 @@ pub(super) fn programs(wanted: &[(&str, &str)]) -> Result<()> {
     step(&format!("installing {names} from Debian"), || {
         // Old package lists name versions that are gone. Some source of the machine may be out
         // of reach without harm, so only the installation must succeed.
-        if let Err(error) = run(apt(root).arg("update").arg("-qq")) {
+        if let Err(error) = run_quietly(apt(root).arg("update").arg("-qq")) {
             cmd::say(&format!(
                 "{error:#}; going on with the package lists there are"
             ));
         }
-        run(apt(root)
-            .args(["install", "-y", "-qq", "--no-install-recommends"])
-            .args(&packages))
+        run_quietly(
+            apt(root)
+                .args(["install", "-y", "-qq", "--no-install-recommends"])
+                .args(&packages),
+        )
     })
 }
 
