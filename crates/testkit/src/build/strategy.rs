@@ -1,0 +1,164 @@
+//! Random trees for property tests; smaller and plainer ones when a failure is shrunk.
+
+use super::{FormatSpec, LayerSpec, Qcow2Spec, TreeSpec};
+use backchain_format::qcow2::Codec;
+use proptest::prelude::*;
+
+/// Bounds of random trees.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Most layers of the main chain (at least 2).
+    pub depth: usize,
+    /// Most images beside it.
+    pub branches: usize,
+    /// Most bytes of a disk.
+    pub size: u64,
+    /// Largest cluster size as a power of two.
+    pub cluster_bits: u32,
+    /// Disk sizes that are no multiple of a sector.
+    pub odd_sizes: bool,
+}
+
+impl Limits {
+    /// For one test among thousands.
+    pub const SMALL: Self = Self {
+        depth: 6,
+        branches: 2,
+        size: 1 << 20,
+        cluster_bits: 17,
+        odd_sizes: true,
+    };
+    /// Everything the format has.
+    pub const ALL: Self = Self {
+        depth: 6,
+        branches: 2,
+        size: 5 << 20,
+        cluster_bits: 21,
+        odd_sizes: true,
+    };
+    /// For tests that look at every step of a plan.
+    pub const TINY: Self = Self {
+        depth: 4,
+        branches: 1,
+        size: 96 << 10,
+        cluster_bits: 16,
+        odd_sizes: false,
+    };
+}
+
+/// A tree: a chain of 2 or more images, some with siblings.
+pub fn tree(limits: Limits) -> impl Strategy<Value = TreeSpec> {
+    let size = prop_oneof![
+        3 => 1..=(limits.size / 8).max(1),
+        1 => 1..=limits.size,
+    ];
+    size.prop_flat_map(move |size| {
+        let base = layer(limits, size, true);
+        let uppers = prop::collection::vec(layer(limits, size, false), 1..limits.depth);
+        let branches = prop::collection::vec(
+            (layer(limits, size, false), any::<prop::sample::Index>()),
+            0..=limits.branches,
+        );
+        (base, uppers, branches)
+    })
+    .prop_map(|(base, uppers, branches)| {
+        let mut nodes = vec![(base, None)];
+        for (below, upper) in uppers.into_iter().enumerate() {
+            nodes.push((upper, Some(below)));
+        }
+        for (branch, on) in branches {
+            let on = on.index(nodes.len());
+            nodes.push((branch, Some(on)));
+        }
+        TreeSpec { nodes }
+    })
+}
+
+/// One image of about `size` bytes.
+pub fn layer(limits: Limits, size: u64, base: bool) -> impl Strategy<Value = LayerSpec> {
+    let raw = any::<bool>().prop_map(|holes| FormatSpec::Raw { holes });
+    let format = if base {
+        prop_oneof![3 => qcow2(limits).boxed(), 1 => raw.boxed()].boxed()
+    } else {
+        qcow2(limits).boxed()
+    };
+    let own = prop_oneof![
+        3 => Just(size),
+        1 => 1..=size,
+        1 => size..=(size + size / 2).min(limits.size).max(size),
+    ];
+    let mix = prop_oneof![
+        4 => Just([4, 4, 1, 1]),
+        1 => Just([1, 0, 0, 0]),
+        1 => Just([1, 0, 1, 0]),
+        1 => Just([1, 0, 0, 2]),
+        1 => Just([3, 1, 0, 0]),
+    ];
+    let odd = if limits.odd_sizes { 8u8 } else { 1 };
+    (format, own, mix, any::<u64>(), 0..odd).prop_map(|(format, size, mix, seed, odd)| {
+        let exact = match &format {
+            FormatSpec::Raw { .. } => odd != 0,
+            FormatSpec::Qcow2(_) => odd == 7,
+        };
+        LayerSpec {
+            size: if exact {
+                size
+            } else {
+                size.next_multiple_of(512)
+            },
+            format,
+            mix,
+            seed,
+        }
+    })
+}
+
+fn qcow2(limits: Limits) -> impl Strategy<Value = FormatSpec> {
+    let most = limits.cluster_bits;
+    let bits = prop_oneof![
+        3 => Just(9u32),
+        2 => 10..=13u32,
+        3 => 14..=most.min(16),
+        1 => most.min(16)..=most,
+    ];
+    let order = prop_oneof![3 => Just(4u32), 2 => 0..=6u32];
+    let codec = prop_oneof![Just(Codec::Zlib), Just(Codec::Zstd)];
+    let flag = |of: u32| prop::bool::weighted(1.0 / f64::from(of));
+    (
+        prop::bool::weighted(0.75),
+        bits,
+        flag(2),
+        order,
+        codec,
+        flag(2),
+        flag(3),
+        flag(4),
+        flag(4),
+    )
+        .prop_map(
+            |(
+                v3,
+                cluster_bits,
+                extended,
+                refcount_order,
+                codec,
+                shuffled,
+                leaky,
+                cut,
+                odd_head,
+            )| {
+                let spec = Qcow2Spec {
+                    v3,
+                    cluster_bits,
+                    extended,
+                    refcount_order,
+                    codec,
+                    shuffled,
+                    leaky,
+                    cut,
+                    odd_head,
+                };
+                FormatSpec::Qcow2(spec.valid())
+            },
+        )
+}

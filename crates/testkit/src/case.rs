@@ -1,0 +1,117 @@
+//! A tree of images in memory with the model beside it.
+
+use crate::build::{self, FormatSpec, TreeSpec};
+use crate::model::{self, Layer};
+use crate::sim::SimFile;
+use backchain::chain::MapGate;
+use backchain::chain::Reader;
+use backchain::{Format, NodeId, Source, Tree};
+use backchain_format::bytes::to_usize;
+use backchain_format::qcow2::Backing;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Files by name.
+pub type Files = BTreeMap<String, SimFile>;
+
+/// Images in files, and what each of them says.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// The files.
+    pub files: Files,
+    /// By number: name, format, number of the backing file, and the model.
+    pub nodes: Vec<CaseNode>,
+}
+
+/// One image of a [`Case`].
+#[derive(Debug, Clone)]
+pub struct CaseNode {
+    /// File name.
+    pub name: String,
+    /// Format.
+    pub format: Format,
+    /// Number of the backing file.
+    pub parent: Option<usize>,
+    /// What the image says.
+    pub layer: Layer,
+}
+
+impl Case {
+    /// Builds all images of a tree.
+    pub fn build(spec: &TreeSpec) -> Self {
+        let mut case = Self {
+            files: Files::new(),
+            nodes: Vec::new(),
+        };
+        for (number, (layer, parent)) in spec.nodes.iter().enumerate() {
+            let format = match layer.format {
+                FormatSpec::Raw { .. } => Format::Raw,
+                FormatSpec::Qcow2(_) => Format::Qcow2,
+            };
+            let backing = parent.map(|p| Backing {
+                name: case.nodes[p].name.clone(),
+                format: Some(case.nodes[p].format.name().to_owned()),
+            });
+            let built = build::build(layer, backing);
+            let name = format!("n{number}.{format}");
+            case.files.insert(name.clone(), built.file);
+            case.nodes.push(CaseNode {
+                name,
+                format,
+                parent: *parent,
+                layer: built.layer,
+            });
+        }
+        case
+    }
+
+    /// The numbers of the chain from `top` down.
+    pub fn chain(&self, top: usize) -> Vec<usize> {
+        std::iter::successors(Some(top), |n| self.nodes[*n].parent).collect()
+    }
+
+    /// What the guest must see of image `top`.
+    pub fn view(&self, top: usize) -> Vec<u8> {
+        let chain = self.chain(top);
+        model::view(chain.iter().rev().map(|n| &self.nodes[*n].layer))
+    }
+
+    /// Whether image `node` is `below` or reaches it.
+    pub fn reaches(&self, node: usize, below: usize) -> bool {
+        self.chain(node).contains(&below)
+    }
+
+    /// The engine's tree of these files: node n is image n.
+    pub fn open(&self) -> Tree {
+        let names = self.nodes.iter().map(|n| (n.name.as_str(), n.format));
+        open(&self.files, names)
+    }
+}
+
+/// Opens files, so that they are numbered in this order.
+///
+/// # Panics
+/// When one cannot be opened as a file.
+pub fn open<'a>(files: &Files, names: impl IntoIterator<Item = (&'a str, Format)>) -> Tree {
+    let source = |file: &SimFile| Arc::new(file.clone()) as Source;
+    let gate = MapGate(files.iter().map(|(n, f)| (n.clone(), source(f))).collect());
+    let mut tree = Tree::new();
+    for (name, format) in names {
+        let id = tree.add(&gate, name, Some(format));
+        id.expect("the file is there");
+    }
+    tree
+}
+
+/// The number of image `n` in the engine's tree.
+pub fn id(n: usize) -> NodeId {
+    NodeId(u32::try_from(n).expect("few images"))
+}
+
+/// What the engine reads through the whole chain of `node`.
+pub fn engine_view(tree: &Tree, node: NodeId) -> backchain::Result<Vec<u8>> {
+    let chain = tree.chain(node)?;
+    let mut view = vec![0xaa; to_usize(chain.virtual_size())];
+    Reader::new(chain).read_at(0, &mut view)?;
+    Ok(view)
+}

@@ -1,0 +1,5 @@
+//! A disk in memory.
+
+mod file;
+
+pub use file::SimFile;

@@ -1,0 +1,220 @@
+//! A strict check of one qcow2 file, independent of the engine's own.
+//!
+//! References are counted from the tables; every host cluster's refcount must be at least that
+//! (more is a leak), and a copied flag must be set exactly where the refcount is 1.
+
+use backchain_format::HostOffset;
+use backchain_format::bytes::{be64, to_u64, to_usize};
+use backchain_format::qcow2::{Head, L1Entry, L2Entry, L2Kind, RefcountBlock, RefcountTableEntry};
+use std::collections::BTreeMap;
+
+/// What was found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Damage: something dangles, is owned twice, or lies.
+    pub errors: Vec<String>,
+    /// Host clusters counted more often than referred to, and how much more often.
+    pub leaks: BTreeMap<u64, u64>,
+    /// Guest clusters with a host cluster or packed bytes.
+    pub allocated: u64,
+}
+
+/// Checks the bytes of a qcow2 file.
+pub fn verify(bytes: &[u8]) -> Report {
+    let mut check = Check {
+        bytes,
+        report: Report::default(),
+        references: BTreeMap::new(),
+        copied: Vec::new(),
+    };
+    match Head::from_bytes(bytes) {
+        Ok(head) => check.all(&head),
+        Err(error) => check.error(format!("head: {error}")),
+    }
+    check.report
+}
+
+struct Check<'a> {
+    bytes: &'a [u8],
+    report: Report,
+    /// References by number of the host cluster.
+    references: BTreeMap<u64, u64>,
+    /// Host cluster, its copied flag, and who says so.
+    copied: Vec<(u64, bool, String)>,
+}
+
+impl Check<'_> {
+    fn error(&mut self, what: String) {
+        self.report.errors.push(what);
+    }
+
+    fn all(&mut self, head: &Head) {
+        let header = &head.header;
+        let cluster = header.cluster;
+        if header.snapshots > 0 {
+            self.error("images with snapshots are not checked here".to_owned());
+        }
+        self.refer("header", 0, cluster.bytes(), cluster.bytes());
+        let l1_len = u64::from(header.l1_entries) * L1Entry::LEN;
+        self.refer("L1 table", header.l1_table.0, l1_len, cluster.bytes());
+        for index in 0..u64::from(header.l1_entries) {
+            let at = header.l1_table.0 + index * L1Entry::LEN;
+            match L1Entry::from_bits(self.word(at), at) {
+                Ok(entry) => self.l1(head, index, entry),
+                Err(error) => self.error(error.to_string()),
+            }
+        }
+        let table = header.refcount_table.0;
+        let table_len = header.refcount_table_bytes();
+        self.refer("refcount table", table, table_len, cluster.bytes());
+        let mut blocks = Vec::new();
+        for index in 0..header.refcount_table_entries() {
+            let at = table + index * RefcountTableEntry::LEN;
+            match RefcountTableEntry::from_bits(self.word(at), at) {
+                Ok(RefcountTableEntry(Some(block))) => {
+                    let who = format!("refcount block {index}");
+                    self.refer(&who, block.0, cluster.bytes(), cluster.bytes());
+                    blocks.push((index, block));
+                }
+                Ok(_) => {}
+                Err(error) => self.error(error.to_string()),
+            }
+        }
+        let counts = self.counts(head, &blocks);
+        self.compare(&counts);
+    }
+
+    /// Counts a reference to all host clusters of a range and checks that they are in the file.
+    fn refer(&mut self, who: &str, at: u64, len: u64, cluster: u64) {
+        if !at.is_multiple_of(cluster) {
+            self.error(format!("{who} at {at:#x} is not aligned"));
+        }
+        if at >= to_u64(self.bytes.len()) {
+            self.error(format!("{who} at {at:#x} is past the end of the file"));
+        }
+        for number in at / cluster..(at + len).div_ceil(cluster) {
+            *self.references.entry(number).or_default() += 1;
+        }
+    }
+
+    /// Eight bytes, zeros past the end of the file.
+    fn word(&self, at: u64) -> u64 {
+        be64(self.bytes, to_usize(at)).unwrap_or(0)
+    }
+
+    fn l1(&mut self, head: &Head, index: u64, entry: L1Entry) {
+        let layout = head.header.l2_layout();
+        let Some(table) = entry.table else { return };
+        let who = format!("L2 table {index}");
+        self.refer(
+            &who,
+            table.0,
+            layout.cluster.bytes(),
+            layout.cluster.bytes(),
+        );
+        let number = table.0 >> layout.cluster.bits();
+        self.copied.push((number, entry.copied, who));
+        for slot in 0..layout.entries() {
+            let at = table.0 + slot * layout.entry_len();
+            let bitmap = if layout.extended {
+                self.word(at + 8)
+            } else {
+                0
+            };
+            let guest = index * layout.table_span() + (slot << layout.cluster.bits());
+            self.l2(head, guest, self.word(at), bitmap);
+        }
+    }
+
+    fn l2(&mut self, head: &Head, guest: u64, bits: u64, bitmap: u64) {
+        let layout = head.header.l2_layout();
+        let cluster = layout.cluster;
+        let who = format!("guest cluster {guest:#x}");
+        if let Some(defect) = L2Entry::defect(bits, bitmap, layout) {
+            self.error(format!("{who}: {defect}"));
+        }
+        // Reserved bits: 1 to 8 (and 0 where there is no zero flag) and 56 to 61.
+        let zero = u64::from(layout.zero_flag && !layout.extended);
+        let reserved = (0x1ff & !zero) | 0x3f << 56;
+        if bits >> 62 & 1 == 0 && bits & reserved != 0 {
+            self.error(format!("{who}: reserved bits in {bits:#x}"));
+        }
+        let entry = L2Entry::from_bits(bits, bitmap, layout);
+        if guest >= head.header.size && entry.kind != L2Kind::Unallocated {
+            // Legal, but no plan leaves such a thing behind.
+            self.error(format!("{who} is behind the end of the disk"));
+        }
+        match entry.kind {
+            L2Kind::Unallocated => {}
+            L2Kind::Zero { host: None } => {
+                if entry.copied {
+                    self.error(format!("{who}: copied flag without a host cluster"));
+                }
+            }
+            L2Kind::Standard { host } | L2Kind::Zero { host: Some(host) } => {
+                self.report.allocated += 1;
+                self.refer(&who, host.0, cluster.bytes(), cluster.bytes());
+                let number = host.0 >> cluster.bits();
+                self.copied.push((number, entry.copied, who));
+            }
+            L2Kind::Compressed(packed) => {
+                self.report.allocated += 1;
+                let (HostOffset(first), HostOffset(last)) = packed.host_clusters(cluster);
+                self.refer(&who, first, last - first + 1, cluster.bytes());
+                if entry.copied {
+                    self.error(format!("{who}: copied flag on a compressed cluster"));
+                }
+            }
+        }
+    }
+
+    /// The refcount of every host cluster that has one.
+    fn counts(&mut self, head: &Head, blocks: &[(u64, HostOffset)]) -> BTreeMap<u64, u64> {
+        let header = &head.header;
+        let len = to_usize(header.cluster.bytes());
+        let per_block = header.refcount_width.per_block(header.cluster);
+        let mut counts = BTreeMap::new();
+        for (index, at) in blocks {
+            let start = to_usize(at.0).min(self.bytes.len());
+            let end = (start + len).min(self.bytes.len());
+            let mut bytes = self.bytes[start..end].to_vec();
+            bytes.resize(len, 0);
+            let block = RefcountBlock::from_bytes(bytes, header.refcount_width);
+            for slot in (0..per_block).filter(|_| !block.is_zero()) {
+                let count = block.get(slot);
+                if count > 0 {
+                    counts.insert(index * per_block + slot, count);
+                }
+            }
+        }
+        counts
+    }
+
+    fn compare(&mut self, counts: &BTreeMap<u64, u64>) {
+        for (number, references) in std::mem::take(&mut self.references) {
+            let count = counts.get(&number).copied().unwrap_or(0);
+            if count < references {
+                let message =
+                    format!("host cluster {number}: refcount {count}, {references} references");
+                self.error(message);
+            } else if count > references {
+                self.report.leaks.insert(number, count - references);
+            }
+            self.references.insert(number, references);
+        }
+        for (number, count) in counts {
+            if !self.references.contains_key(number) {
+                self.report.leaks.insert(*number, *count);
+            }
+        }
+        for (number, copied, who) in std::mem::take(&mut self.copied) {
+            let count = counts.get(&number).copied().unwrap_or(0);
+            if copied != (count == 1) {
+                let flag = if copied { "set" } else { "clear" };
+                self.error(format!(
+                    "{who}: copied flag {flag} with a refcount of {count}"
+                ));
+            }
+        }
+    }
+}
