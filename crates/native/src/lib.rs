@@ -1,1 +1,18 @@
-//! Placeholder.
+//! What the engine leaves to the operating system: files, locks, and carrying out plans.
+//!
+//! - [`FsGate`] opens the local files that a chain names, as QEMU would, and no others.
+//! - [`NativeFile`] reads one of them at any offset, from any thread.
+//! - [`Locks`] are QEMU's own: a running virtual machine's images are not touched.
+//! - [`execute`] carries out a plan with several threads.
+//! - [`interrupt`] turns Ctrl-C into a stop between two steps.
+
+mod executor;
+mod file;
+mod gate;
+pub mod interrupt;
+mod lock;
+
+pub use executor::{Durability, Options, Progress, Report, execute, execute_steps};
+pub use file::NativeFile;
+pub use gate::{Beside, FsGate, GateOptions, find_beside};
+pub use lock::{Conflict, Locks, Permissions};

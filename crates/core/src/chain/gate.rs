@@ -41,6 +41,9 @@ pub enum Denied {
     /// The name is a locator for something that is not a local file.
     #[error("{0}")]
     Unsupported(String),
+    /// Another program has it open in a way that does not go together with this use.
+    #[error("{0}")]
+    InUse(String),
     /// Opening failed.
     #[error("{0}")]
     Io(#[from] io::Error),

@@ -286,6 +286,7 @@ fn denied(denied: Denied, name: &str) -> Error {
             format!("file '{name}' was not opened: {why}"),
         ),
         Denied::Unsupported(why) => (ErrorKind::Unsupported, why.clone()),
+        Denied::InUse(why) => (ErrorKind::InUse, why.clone()),
         Denied::Io(error) => {
             let kind = match error.kind() {
                 std::io::ErrorKind::NotFound => ErrorKind::NotFound,
