@@ -1,6 +1,7 @@
 //! Programs from Debian's packages.
 
-use std::process::Command;
+use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
@@ -17,6 +18,13 @@ pub(super) fn programs(wanted: &[(&str, &str)]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
+    install(&packages, None)
+}
+
+/// Installs or upgrades packages, from the backports of a release where one is given.
+///
+/// The machine's own list of package sources stays as it is: backports are named in a copy.
+pub(super) fn install(packages: &[&str], backports_of: Option<&str>) -> Result<()> {
     let names = packages.join(" ");
     let by_hand = format!("apt-get install --no-install-recommends {names}");
     if which("apt-get").is_none() {
@@ -26,30 +34,58 @@ pub(super) fn programs(wanted: &[(&str, &str)]) -> Result<()> {
     if !root && output_of(cmd::command("sudo").args(["-n", "true"])).is_none() {
         bail!("{names} missing; as root, run: {by_hand}");
     }
-    step(&format!("installing {names} from Debian"), || {
+    let mut options = Vec::new();
+    let mut from = "Debian".to_owned();
+    if let Some(release) = backports_of {
+        let suite = format!("{release}-backports");
+        options.push(format!(
+            "Dir::Etc::SourceList={}",
+            sources_with(&suite)?.display()
+        ));
+        from = suite;
+    }
+    let apt = |arguments: &[&str]| {
+        let mut command = if root {
+            cmd::command("env")
+        } else {
+            cmd::command("sudo")
+        };
+        if !root {
+            command.args(["-n", "env"]);
+        }
+        command
+            .args(["DEBIAN_FRONTEND=noninteractive", "apt-get"])
+            .args(arguments);
+        for option in &options {
+            command.args(["-o", option]);
+        }
+        command
+    };
+    step(&format!("installing {names} from {from}"), || {
         // Old package lists name versions that are gone. Some source of the machine may be out
         // of reach without harm, so only the installation must succeed.
-        if let Err(error) = run_quietly(apt(root).arg("update").arg("-qq")) {
+        if let Err(error) = run_quietly(&mut apt(&["update"])) {
             cmd::say(&format!(
                 "{error:#}; going on with the package lists there are"
             ));
         }
-        run_quietly(
-            apt(root)
-                .args(["install", "-y", "-qq", "--no-install-recommends"])
-                .args(&packages),
-        )
+        let mut install = apt(&["install", "-y", "--no-install-recommends"]);
+        if backports_of.is_some() {
+            install.args(["-t", &from]);
+        }
+        run_quietly(install.args(packages))
     })
 }
 
-fn apt(root: bool) -> Command {
-    let mut command;
-    if root {
-        command = cmd::command("env");
-    } else {
-        command = cmd::command("sudo");
-        command.args(["-n", "env"]);
-    }
-    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
-    command
+/// A copy of the machine's main list of package sources with one more suite.
+fn sources_with(suite: &str) -> Result<PathBuf> {
+    let own = fs::read_to_string("/etc/apt/sources.list").unwrap_or_default();
+    let directory = cmd::root().join("target/xtask");
+    fs::create_dir_all(&directory)?;
+    let file = directory.join("apt-sources.list");
+    fs::write(
+        &file,
+        format!("{own}\ndeb http://deb.debian.org/debian {suite} main\n"),
+    )?;
+    Ok(file)
 }

@@ -7,12 +7,14 @@ mod cache;
 mod cargo_tools;
 mod debian;
 mod node;
+mod oracle;
 
 use anyhow::{Result, bail};
 
 use crate::cmd::{self, output_of, run, step};
 
 pub(crate) use node::version as node_version;
+pub(crate) use oracle::install as oracle;
 
 /// The target of the web app.
 pub(crate) const WASM: &str = "wasm32-unknown-unknown";
@@ -54,11 +56,6 @@ pub(crate) fn site() -> Result<()> {
 pub(crate) fn wasm_test_runner() -> Result<()> {
     rust(&[Part::Wasm])?;
     cargo_tools::install(&cargo_tools::WASM_BINDGEN)
-}
-
-/// qemu-img and qemu-io, which the tests compare with.
-pub(crate) fn oracle() -> Result<()> {
-    debian::programs(&[("qemu-img", "qemu-utils"), ("qemu-io", "qemu-utils")])
 }
 
 /// The browser and its driver.
