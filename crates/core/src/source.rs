@@ -165,7 +165,7 @@ mod tests {
     struct Counting(Vec<u8>, AtomicUsize);
     impl ReadAt for Counting {
         fn len(&self) -> u64 {
-            self.0.as_slice().len() as u64
+            to_u64(self.0.as_slice().len())
         }
         fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
             self.1.fetch_add(1, Ordering::Relaxed);
@@ -175,12 +175,14 @@ mod tests {
 
     #[test]
     fn the_cache_reads_each_block_once_and_tells_the_truth_across_blocks() {
-        let bytes: Vec<u8> = (0..1000u32).map(|n| (n % 251) as u8).collect();
+        let bytes: Vec<u8> = (0..1000u32)
+            .map(|n| u8::try_from(n % 251).unwrap())
+            .collect();
         let cached = CachedSource::new(Counting(bytes.clone(), AtomicUsize::new(0)), 64, 4);
         let mut buf = [0; 50];
         for offset in [0, 30, 60, 10, 63] {
             cached.read_exact_at(offset, &mut buf).unwrap();
-            assert_eq!(buf, bytes[offset as usize..][..50]);
+            assert_eq!(buf, bytes[to_usize(offset)..][..50]);
         }
         assert_eq!(cached.inner().1.load(Ordering::Relaxed), 2);
         assert!(cached.read_exact_at(960, &mut buf).is_err());

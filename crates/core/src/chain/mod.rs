@@ -1,15 +1,15 @@
 //! Many layers: opening them through a gate, the tree they form, one path through it.
 
-mod chain;
 mod gate;
+mod layers;
 mod locator;
 mod node;
 mod read;
 mod sweep;
 mod tree;
 
-pub use chain::Chain;
 pub use gate::{Denied, Gate, Granted, MapGate, Request};
+pub use layers::Chain;
 pub use locator::{Locator, file_name};
 pub use node::{Fingerprint, FormatOrigin, Link, Node, NodeId};
 pub use read::Reader;

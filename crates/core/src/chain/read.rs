@@ -1,6 +1,6 @@
 //! Reading guest bytes through a whole chain.
 
-use super::chain::Chain;
+use super::layers::Chain;
 use super::node::Node;
 use super::sweep::{ChainExtent, ChainExtents};
 use crate::error::{Error, ErrorKind, Result};

@@ -1,7 +1,7 @@
 //! The tree: any set of files with the backing links between them.
 
-use super::chain::Chain;
 use super::gate::{Denied, Gate, Granted, Request};
+use super::layers::Chain;
 use super::node::{Fingerprint, FormatOrigin, Link, Node, NodeId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;

@@ -2,12 +2,27 @@
 //!
 //! A dry run is a plan that nobody executed; a preview is the sum of its steps.
 
+mod commit;
+mod create;
+mod empty;
+mod flow;
+mod guard;
+mod info;
+mod link;
 mod operation;
 mod preview;
+mod qcow2_target;
+mod raw_target;
+mod rebase;
+mod refcounts;
+mod remove;
 mod step;
+mod tables;
 
+pub use create::round_size;
 pub use operation::{CreateOptions, Operation, RemoveMethod};
 pub use preview::{FileChange, Preview};
+use refcounts::Refcounts;
 pub use step::{MetadataKind, Step};
 
 use crate::chain::{Fingerprint, NodeId};
@@ -35,6 +50,9 @@ pub struct PlanInfo {
     pub files: Vec<PlanFile>,
     /// Images whose guest view is not what it was once the plan is done: delete them.
     pub invalid: Vec<NodeId>,
+    /// Images whose content is merged elsewhere: they still read as they did, but nothing needs
+    /// them any more.
+    pub superseded: Vec<NodeId>,
     /// Images that are not part of the operation but read differently afterwards.
     pub broken_dependents: Vec<NodeId>,
     /// Things worth knowing before it runs, in sentences.
@@ -43,6 +61,8 @@ pub struct PlanInfo {
     pub equivalent: Vec<String>,
     /// Links as they will be: (overlay, its backing file).
     pub links: Vec<(NodeId, Option<NodeId>)>,
+    /// How a layer is removed.
+    pub method: Option<RemoveMethod>,
 }
 
 /// A change, ready to be carried out: an iterator of steps.
@@ -94,6 +114,20 @@ impl Plan {
         }
     }
 
+    /// Another plan on the same tree behind this one.
+    pub(crate) fn append(&mut self, other: Plan) {
+        for file in other.info.files {
+            match self.info.files.iter_mut().find(|f| f.node == file.node) {
+                Some(known) => known.written |= file.written,
+                None => self.info.files.push(file),
+            }
+        }
+        self.info.warnings.extend(other.info.warnings);
+        self.info.equivalent.extend(other.info.equivalent);
+        self.info.links.extend(other.info.links);
+        self.stages.extend(other.stages);
+    }
+
     /// The file with this number.
     pub fn file(&self, node: NodeId) -> Option<&PlanFile> {
         self.info.files.iter().find(|f| f.node == node)
@@ -132,10 +166,49 @@ impl crate::Tree {
     /// Plans `operation` on this tree. Everything that can be refused is refused here, before
     /// there is a step.
     pub fn plan(&self, operation: &Operation) -> Result<Plan> {
-        let _ = operation;
-        Err(crate::Error::new(
-            crate::ErrorKind::Unsupported,
-            "not planned yet",
-        ))
+        match operation {
+            Operation::Commit {
+                top,
+                base,
+                relink,
+                empty_top,
+                allow_broken,
+            } => commit::Commit {
+                tree: self,
+                top: *top,
+                base: *base,
+                relink,
+                empty_top: *empty_top,
+                allow_broken: *allow_broken,
+            }
+            .plan(),
+            Operation::Pull { overlay, base } => rebase::plan_pull(self, *overlay, *base),
+            Operation::Rebase {
+                overlay,
+                base,
+                name,
+                format,
+            } => rebase::plan_rebase(self, *overlay, *base, name.as_deref(), *format),
+            Operation::Relink {
+                overlay,
+                name,
+                format,
+                base,
+            } => rebase::plan_relink(self, *overlay, name.as_deref(), *format, *base),
+            Operation::Remove {
+                layer,
+                active,
+                method,
+                allow_broken,
+            } => remove::plan_remove(self, *layer, *active, *method, *allow_broken),
+            Operation::Create {
+                name,
+                options,
+                backing,
+            } => create::plan_create(self, name, options, *backing),
+            Operation::Convert { top, name, options } => {
+                create::plan_convert(self, *top, name, options)
+            }
+        }
     }
 }

@@ -1,0 +1,247 @@
+//! Commit: merging layers down.
+
+use super::flow::{Flow, Take};
+use super::info::InfoBuilder;
+use super::link::{HeadCell, Relink, backing_for, clear_unknown_bits};
+use super::qcow2_target::{Qcow2Stage, Qcow2Target};
+use super::raw_target::RawStage;
+use super::{Fixed, Plan, Stage, Step, empty, guard};
+use crate::chain::{Chain, Node, NodeId, Tree};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::Image;
+use std::sync::Arc;
+
+/// What [`super::Operation::Commit`] asks for.
+pub(super) struct Commit<'a> {
+    pub(super) tree: &'a Tree,
+    pub(super) top: NodeId,
+    pub(super) base: NodeId,
+    pub(super) relink: &'a [NodeId],
+    pub(super) empty_top: bool,
+    pub(super) allow_broken: bool,
+}
+
+impl Commit<'_> {
+    pub(super) fn plan(&self) -> Result<Plan> {
+        let tree = self.tree;
+        let chain = tree.chain(self.top)?;
+        let depth = chain
+            .depth_of(self.base)
+            .filter(|&depth| depth > 0)
+            .ok_or_else(|| {
+                let base = &tree.node(self.base).name;
+                let message = format!(
+                    "'{base}' is not below '{}' in its chain",
+                    tree.node(self.top).name
+                );
+                Error::new(ErrorKind::Invalid, message)
+            })?;
+        let (top, base) = (tree.node(self.top), tree.node(self.base));
+        guard::data_writable(tree, base)?;
+        guard::no_own_bitmaps(base)?;
+        guard::no_own_snapshots(top)?;
+        if self.empty_top {
+            guard::data_writable(tree, top)?;
+            if empty::has_bitmaps(top)? {
+                let message = "the image has persistent bitmaps and cannot be emptied; commit without emptying it (-d)";
+                return Err(Error::new(ErrorKind::Unsupported, message).about(&top.name));
+            }
+        }
+        self.check_relinked()?;
+
+        let between: Vec<NodeId> = chain
+            .layers()
+            .iter()
+            .take(depth)
+            .skip(1)
+            .map(|n| n.id)
+            .collect();
+        let broken = self.broken(&between);
+        guard::no_dependents(tree, base, &broken, self.allow_broken)?;
+
+        let mut info = InfoBuilder::new(tree);
+        info.read(chain.layers());
+        info.written(self.base);
+        info.invalid(&between);
+        info.broken(&broken);
+        self.warn(&mut info, &between)?;
+
+        let mut stages: Vec<Box<dyn Stage>> = Vec::new();
+        // Zeros that the short top showed are put into the layers above it first: reading base
+        // is over before base is written, and nothing changes for a reader.
+        let mut relinks = Vec::new();
+        for &child in self.relink {
+            let node = tree.node(child);
+            let head = HeadCell::of(node)?;
+            if self.needs_tail(node) {
+                stages.push(Box::new(Fixed(clear_unknown_bits(node)?)));
+                stages.push(self.zero_tail(node, head.clone())?);
+            }
+            let backing = Some(backing_for(tree, &node.name, base)?);
+            relinks.push(Relink {
+                node: child,
+                head,
+                backing,
+            });
+            info.written(child);
+            info.link(child, Some(self.base));
+        }
+        stages.push(Box::new(Fixed(clear_unknown_bits(base)?)));
+        stages.push(self.merge(&chain, depth)?);
+        for relink in relinks {
+            stages.push(Box::new(relink));
+        }
+        if self.empty_top {
+            info.written(self.top);
+            stages.push(Box::new(empty::Empty::new(top)?));
+        }
+        Ok(Plan::new(info.build(), stages))
+    }
+
+    fn check_relinked(&self) -> Result<()> {
+        let tree = self.tree;
+        for &child in self.relink {
+            if tree.backing(child) != Some(self.top) {
+                let message = format!(
+                    "'{}' is not an overlay of '{}'",
+                    tree.node(child).name,
+                    tree.node(self.top).name
+                );
+                return Err(Error::new(ErrorKind::Invalid, message));
+            }
+            guard::header_writable(tree, tree.node(child))?;
+        }
+        if self.empty_top && !self.relink.is_empty() {
+            let message = "top cannot be emptied when the layer above it is relinked to base";
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        Ok(())
+    }
+
+    /// Images outside of the operation that read differently afterwards: everything that reaches
+    /// base otherwise than through top.
+    fn broken(&self, between: &[NodeId]) -> Vec<NodeId> {
+        let through_top = self.tree.dependents(self.top);
+        let mut broken = self.tree.dependents(self.base);
+        broken.retain(|id| *id != self.top && !between.contains(id) && !through_top.contains(id));
+        broken
+    }
+
+    fn warn(&self, info: &mut InfoBuilder<'_>, between: &[NodeId]) -> Result<()> {
+        let (tree, top, base) = (
+            self.tree,
+            self.tree.node(self.top),
+            self.tree.node(self.base),
+        );
+        if !self.relink.is_empty() {
+            info.superseded(self.top);
+        }
+        for id in std::iter::once(&self.top).chain(between) {
+            let node = tree.node(*id);
+            if node
+                .image()?
+                .as_qcow2()
+                .is_some_and(|i| i.bitmaps_consistent())
+            {
+                info.warn(format!(
+                    "the bitmaps of {} stay behind: they are not merged into {}",
+                    node.file_name(),
+                    base.file_name()
+                ));
+            }
+        }
+        if base.virtual_size() > top.virtual_size()
+            && self.relink.is_empty()
+            && !tree.children(self.top).is_empty()
+        {
+            info.warn(format!(
+                "{} is longer than {}: relink the layers above with a safe rebase, not with rebase -u",
+                base.file_name(),
+                top.file_name()
+            ));
+        }
+        let shallow = between.is_empty();
+        let d = if self.empty_top { "" } else { "-d " };
+        if shallow {
+            info.equivalent(format!("qemu-img commit {d}{}", top.name));
+        } else {
+            info.equivalent(format!("qemu-img commit -b {} {}", base.name, top.name));
+        }
+        for &child in self.relink {
+            let (child, format) = (&tree.node(child).name, base.image()?.format());
+            info.equivalent(format!(
+                "qemu-img rebase -u -b {} -F {format} {child}",
+                base.name
+            ));
+        }
+        info.equivalent(format!(
+            "virsh blockcommit DOMAIN DISK --base {} --top {} --wait --verbose",
+            base.name, top.name
+        ));
+        Ok(())
+    }
+
+    /// Whether `child` read zeros behind top's end where base has something to show.
+    fn needs_tail(&self, child: &Node) -> bool {
+        let (top, base) = (self.tree.node(self.top), self.tree.node(self.base));
+        let end = child.virtual_size().min(base.virtual_size());
+        end > top.virtual_size()
+    }
+
+    fn zero_tail(&self, child: &Arc<Node>, head: HeadCell) -> Result<Box<dyn Stage>> {
+        let tree = self.tree;
+        guard::data_writable(tree, child)?;
+        let take = Take::Below {
+            compare: false,
+            from: tree.node(self.top).virtual_size(),
+        };
+        let under = Some(tree.chain(self.base)?);
+        let flow = Flow::new(
+            &tree.chain(child.id)?,
+            under,
+            take,
+            child.image()?.granule(),
+        )?;
+        let target = Qcow2Target::new(child, head, true)?;
+        Ok(Box::new(Qcow2Stage::new(
+            target,
+            flow,
+            None,
+            vec![Step::Sync { node: child.id }],
+        )))
+    }
+
+    fn merge(&self, chain: &Chain, depth: usize) -> Result<Box<dyn Stage>> {
+        let base = self.tree.node(self.base);
+        let flow = Flow::new(
+            chain,
+            chain.below(depth + 1),
+            Take::Above(depth),
+            base.image()?.granule(),
+        )?;
+        let below = self.tree.chain(self.base)?;
+        let size = chain.virtual_size().max(base.virtual_size());
+        target_stage(
+            base,
+            flow.followed_by(below),
+            size,
+            vec![Step::Seal { node: base.id }],
+        )
+    }
+}
+
+/// The stage that writes `flow` into `node`, an image of either format.
+pub(super) fn target_stage(
+    node: &Arc<Node>,
+    flow: Flow,
+    size: u64,
+    seal: Vec<Step>,
+) -> Result<Box<dyn Stage>> {
+    Ok(match node.image()? {
+        Image::Raw { .. } => Box::new(RawStage::new(node.id, node.source.len(), size, flow, seal)),
+        Image::Qcow2(_) => {
+            let target = Qcow2Target::new(node, HeadCell::of(node)?, true)?;
+            Box::new(Qcow2Stage::new(target, flow, Some(size), seal))
+        }
+    })
+}

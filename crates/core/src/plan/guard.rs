@@ -1,0 +1,110 @@
+//! What is refused before there is a step.
+
+use crate::chain::{Node, NodeId, Tree};
+use crate::error::{Error, ErrorKind, Result};
+use backchain_format::Format;
+use backchain_format::qcow2::{CryptMethod, incompatible};
+
+/// Fails when the header of `node` must not be changed.
+pub(super) fn header_writable(tree: &Tree, node: &Node) -> Result<()> {
+    if let Some((label, content)) = tree.wrong_label(node.id) {
+        let message = format!(
+            "the overlay says it is {label}, but it holds {content}; \
+             writing to it would destroy it. Correct the label with rebase -u -F {content}"
+        );
+        return Err(Error::new(ErrorKind::WrongLabel, message).about(&node.name));
+    }
+    let Some(image) = node.image()?.as_qcow2() else {
+        return Ok(());
+    };
+    let header = &image.head.header;
+    if header.has(incompatible::CORRUPT) {
+        let message = "the image is marked corrupt and must not be written; repair it first";
+        return Err(Error::new(ErrorKind::Refused, message).about(&node.name));
+    }
+    Ok(())
+}
+
+/// Fails when guest data cannot be written to `node`.
+pub(super) fn data_writable(tree: &Tree, node: &Node) -> Result<()> {
+    header_writable(tree, node)?;
+    let Some(image) = node.image()?.as_qcow2() else {
+        return Ok(());
+    };
+    let header = &image.head.header;
+    let reason = if header.crypt != CryptMethod::None {
+        "the image is encrypted; writing to encrypted images is not supported yet".to_owned()
+    } else if header.has(incompatible::DATA_FILE) {
+        "the image has an external data file; writing to such images is not supported yet"
+            .to_owned()
+    } else if header.snapshots > 0 {
+        format!(
+            "the image has {} internal snapshot(s); writing to such images is not supported yet",
+            header.snapshots
+        )
+    } else if header.has(incompatible::DIRTY) {
+        "the image was not closed properly and its refcounts may be wrong; repair it first"
+            .to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::Unsupported, reason).about(&node.name))
+}
+
+/// Fails when `node` has internal snapshots: the change would alter what they read, silently.
+pub(super) fn no_own_snapshots(node: &Node) -> Result<()> {
+    let count = node
+        .image()?
+        .as_qcow2()
+        .map_or(0, |image| image.head.header.snapshots);
+    if count == 0 {
+        return Ok(());
+    }
+    let message = format!(
+        "the image has {count} internal snapshot(s), which would read differently afterwards; \
+         delete them or convert the image first"
+    );
+    Err(Error::new(ErrorKind::Unsupported, message).about(&node.name))
+}
+
+/// Fails when a qcow2 base with consistent bitmaps would be written behind their back.
+pub(super) fn no_own_bitmaps(node: &Node) -> Result<()> {
+    let Some(image) = node.image()?.as_qcow2() else {
+        return Ok(());
+    };
+    if !image.bitmaps_consistent() {
+        return Ok(());
+    }
+    let message = "the image has persistent bitmaps, which would no longer tell what changed; remove them first";
+    Err(Error::new(ErrorKind::Unsupported, message).about(&node.name))
+}
+
+/// Fails when `broken` holds any image, naming them and the ways out.
+pub(super) fn no_dependents(
+    tree: &Tree,
+    changed: &Node,
+    broken: &[NodeId],
+    allow: bool,
+) -> Result<()> {
+    if broken.is_empty() || allow {
+        return Ok(());
+    }
+    let names: Vec<&str> = broken.iter().map(|&id| tree.node(id).file_name()).collect();
+    let message = format!(
+        "{} would read differently afterwards, because {} is below {}. \
+         Pull into them first, or override this check",
+        names.join(", "),
+        changed.file_name(),
+        if broken.len() == 1 { "it" } else { "them" },
+    );
+    Err(Error::new(ErrorKind::Dependents, message).about(&changed.name))
+}
+
+/// The format to use for a label check on create and relink.
+pub(super) fn check_label(node: &Node, label: Format) -> Result<()> {
+    if node.probed != label && node.probed != Format::Raw {
+        let message = format!("the file holds {}, not {label}", node.probed);
+        return Err(Error::new(ErrorKind::WrongLabel, message).about(&node.name));
+    }
+    Ok(())
+}

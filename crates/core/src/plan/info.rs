@@ -1,0 +1,85 @@
+//! Gathering what is known about a plan beforehand.
+
+use super::{PlanFile, PlanInfo};
+use crate::chain::{Node, NodeId, Tree};
+use std::sync::Arc;
+
+pub(super) struct InfoBuilder<'a> {
+    tree: &'a Tree,
+    info: PlanInfo,
+}
+
+impl<'a> InfoBuilder<'a> {
+    pub(super) fn new(tree: &'a Tree) -> Self {
+        Self {
+            tree,
+            info: PlanInfo::default(),
+        }
+    }
+
+    /// The plan reads these files.
+    pub(super) fn read(&mut self, nodes: &[Arc<Node>]) {
+        for node in nodes {
+            self.file(node.id);
+        }
+    }
+
+    fn file(&mut self, id: NodeId) -> &mut PlanFile {
+        let files = &mut self.info.files;
+        let known = files.iter().position(|f| f.node == id);
+        let index = known.unwrap_or_else(|| {
+            let node = self.tree.node(id);
+            files.push(PlanFile {
+                node: id,
+                name: node.name.clone(),
+                before: Some(node.fingerprint),
+                written: false,
+            });
+            files.len() - 1
+        });
+        &mut files[index]
+    }
+
+    /// The plan writes this file.
+    pub(super) fn written(&mut self, id: NodeId) {
+        self.file(id).written = true;
+    }
+
+    /// The plan makes this file.
+    pub(super) fn made(&mut self, node: NodeId, name: &str) {
+        self.info.files.push(PlanFile {
+            node,
+            name: name.to_owned(),
+            before: None,
+            written: true,
+        });
+    }
+
+    pub(super) fn invalid(&mut self, nodes: &[NodeId]) {
+        self.info.invalid.extend(nodes);
+    }
+
+    pub(super) fn superseded(&mut self, node: NodeId) {
+        self.info.superseded.push(node);
+    }
+
+    pub(super) fn broken(&mut self, nodes: &[NodeId]) {
+        self.info.broken_dependents.extend(nodes);
+    }
+
+    pub(super) fn link(&mut self, overlay: NodeId, base: Option<NodeId>) {
+        self.info.links.push((overlay, base));
+    }
+
+    pub(super) fn warn(&mut self, warning: String) {
+        self.info.warnings.push(warning);
+    }
+
+    pub(super) fn equivalent(&mut self, command: String) {
+        self.info.equivalent.push(command);
+    }
+
+    pub(super) fn build(self) -> PlanInfo {
+        self.info
+    }
+}

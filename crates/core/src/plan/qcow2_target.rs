@@ -1,0 +1,500 @@
+//! Writing a flow into a qcow2 image.
+//!
+//! The order that keeps every crash state sound, window by window: data, refcount blocks and
+//! tables that nothing points at yet; a sync; entries of the refcount table, if any, and a
+//! sync; then the L2 and L1 entries. The next window's data may be written along with these,
+//! and refcounts go down one window later.
+
+use super::flow::{Flow, Piece};
+use super::link::HeadCell;
+use super::tables::Tables;
+use super::{MetadataKind, Refcounts, Stage, Step, StepQueue};
+use crate::chain::Node;
+use crate::error::Result;
+use crate::extent::Place;
+use backchain_format::HostOffset;
+use backchain_format::qcow2::{L2Entry, L2Kind, L2Layout, Subclusters, Version};
+use std::sync::Arc;
+
+/// Guest bytes moved after which a window ends.
+const WINDOW: u64 = 256 << 20;
+/// Bytes of changed tables after which a window ends.
+const WINDOW_TABLES: u64 = 8 << 20;
+/// Clusters looked at before steps are handed on.
+const BATCH: u32 = 1024;
+
+/// The state of a qcow2 target while a plan changes it.
+pub(crate) struct Qcow2Target {
+    node: Arc<Node>,
+    head: HeadCell,
+    v3: bool,
+    layout: L2Layout,
+    pub(super) tables: Tables,
+    pub(super) refcounts: Refcounts,
+    durable: bool,
+    /// References removed by steps that are written but not synced.
+    removed: Vec<u64>,
+    moved: u64,
+    file_end: u64,
+}
+
+impl Qcow2Target {
+    /// `durable`: sync between windows; not needed for a file that the plan makes.
+    pub(crate) fn new(node: &Arc<Node>, head: HeadCell, durable: bool) -> Result<Self> {
+        let header = head.lock().header.clone();
+        Ok(Self {
+            tables: Tables::new(node, &header)?,
+            refcounts: Refcounts::new(node, &header)?,
+            layout: header.l2_layout(),
+            v3: header.version == Version::V3,
+            head,
+            durable,
+            removed: Vec::new(),
+            moved: 0,
+            file_end: node.source.len(),
+            node: Arc::clone(node),
+        })
+    }
+
+    /// Makes the L1 table long enough for a disk of `size` bytes; the size itself is changed
+    /// last, by [`Self::finish`].
+    pub(crate) fn grow_l1(&mut self, size: u64, out: &mut StepQueue) -> Result<()> {
+        let (needed, old_at, old_entries) = {
+            let header = &self.head.lock().header;
+            (
+                header.l1_entries_for(size),
+                header.l1_table,
+                u64::from(header.l1_entries),
+            )
+        };
+        if needed <= old_entries {
+            return Ok(());
+        }
+        let clusters = self.layout.cluster.clusters(needed * 8);
+        let at = self.refcounts.allocate(clusters)?;
+        let bytes = self.tables.move_l1(at, needed);
+        out.push(Step::Write {
+            to: self.node.id,
+            dst: at,
+            kind: MetadataKind::L1,
+            bytes,
+        });
+        {
+            let header = &mut self.head.lock().header;
+            header.l1_table = at;
+            header.l1_entries = u32::try_from(needed).unwrap_or(u32::MAX);
+        }
+        let first = old_at.0 >> self.layout.cluster.bits();
+        for cluster in 0..self.layout.cluster.clusters(old_entries * 8) {
+            self.refcounts.drop_reference(first + cluster);
+        }
+        self.flush(out, true)
+    }
+
+    /// Writes the header with a new virtual size when it grew.
+    pub(crate) fn finish(&mut self, size: Option<u64>, out: &mut StepQueue) -> Result<()> {
+        self.flush(out, false)?;
+        let old_size = self.head.lock().header.size;
+        if let Some(size) = size.filter(|&size| size > old_size) {
+            self.sync(out);
+            self.head.lock().header.size = size;
+            out.push(self.header_write());
+        }
+        while !self.removed.is_empty() || self.refcounts.has_droppable() {
+            self.sync(out);
+            self.refcounts
+                .references_removed(std::mem::take(&mut self.removed));
+            self.refcounts.flush_blocks(out)?;
+        }
+        Ok(())
+    }
+
+    fn header_write(&self) -> Step {
+        let bytes = self.head.lock().to_bytes();
+        Step::Write {
+            to: self.node.id,
+            dst: HostOffset(0),
+            kind: MetadataKind::Header,
+            bytes,
+        }
+    }
+
+    fn sync(&self, out: &mut StepQueue) {
+        if self.durable {
+            out.push(Step::Sync { node: self.node.id });
+        }
+    }
+
+    /// Ends a window; with `header` the header is one of its references.
+    fn flush(&mut self, out: &mut StepQueue, header: bool) -> Result<()> {
+        self.moved = 0;
+        let later = self.tables.flush_new(out);
+        let end = self.refcounts.end();
+        if end > self.file_end {
+            self.file_end = end;
+            out.push(Step::SetLen {
+                to: self.node.id,
+                len: end,
+            });
+        }
+        let dropped = self.refcounts.take_dropped();
+        self.refcounts.flush_blocks(out)?;
+        if !header && later.is_empty() && dropped.is_empty() && !self.refcounts.table_dirty() {
+            return Ok(());
+        }
+        self.sync(out);
+        // Whatever was removed by the window before is durable now.
+        let durable = std::mem::replace(&mut self.removed, dropped);
+        self.refcounts.references_removed(durable);
+        if self.refcounts.table_dirty() {
+            if self.refcounts.flush_table(out) {
+                let (at, clusters) = self.refcounts.table();
+                {
+                    let header = &mut self.head.lock().header;
+                    header.refcount_table = at;
+                    header.refcount_table_clusters = u32::try_from(clusters).unwrap_or(u32::MAX);
+                }
+                out.push(self.header_write());
+            }
+            self.sync(out);
+        }
+        later.into_iter().for_each(|step| out.push(step));
+        if header {
+            out.push(self.header_write());
+        }
+        Ok(())
+    }
+
+    /// Brings one cluster up to what its pieces say. They cover the cluster, up to the end of
+    /// the disk.
+    fn cluster(&mut self, number: u64, pieces: &[Piece], out: &mut StepQueue) -> Result<()> {
+        let entry = self.tables.get(number)?;
+        let before = State::of(entry, self.layout);
+        let mut state = before.clone();
+        if let Some(host) = state.host
+            && !(entry.copied || self.refcounts.is_sole(host)?)
+        {
+            state.shared = true;
+        }
+        let rewrite = state.shared || state.packed.is_some();
+        let start = number << self.layout.cluster.bits();
+        let subs = Subs::new(start, self.layout, pieces);
+
+        // What each granule needs, before any host cluster is taken.
+        let mut write = Vec::new();
+        for (index, parts) in subs.iter() {
+            let bit = 1u32 << index;
+            let touched = parts.iter().any(|p| p.changed);
+            let data = state.allocated & bit != 0;
+            if !(touched || rewrite && data) {
+                continue;
+            }
+            if parts.iter().all(Piece::is_zero) {
+                let absent = !data && state.zero & bit == 0;
+                if state.zero & bit != 0 || absent && parts.iter().all(|p| p.under_zero) {
+                    continue;
+                }
+                if self.v3 {
+                    state.allocated &= !bit;
+                    state.zero |= bit;
+                    continue;
+                }
+                if parts.iter().all(|p| p.under_zero) {
+                    state.allocated &= !bit;
+                    continue;
+                }
+            }
+            write.push((bit, data && !rewrite, parts));
+        }
+
+        let fresh = !write.is_empty() && (rewrite || state.host.is_none());
+        if fresh {
+            state.host = Some(self.refcounts.allocate(1)?);
+        }
+        for (bit, in_place, parts) in write {
+            state.allocated |= bit;
+            state.zero &= !bit;
+            for piece in parts.iter().filter(|p| p.changed || !in_place) {
+                let Some(host) = state.host else { continue };
+                let dst = host.plus(piece.start - start);
+                self.moved += piece.len;
+                if let Some(step) = store(piece, self.node.id, dst, fresh) {
+                    out.push(step);
+                }
+            }
+        }
+        self.replace(number, entry, &before, state, fresh)
+    }
+
+    /// Stores the new entry and drops what the old one referred to.
+    fn replace(
+        &mut self,
+        number: u64,
+        old: L2Entry,
+        before: &State,
+        mut state: State,
+        fresh: bool,
+    ) -> Result<()> {
+        if state == *before && !fresh {
+            return Ok(());
+        }
+        let bits = self.layout.cluster.bits();
+        if state.allocated == 0 && !before.is_kept_by(&state) {
+            state.host = None;
+        }
+        if fresh || state.host.is_none() {
+            if let Some(host) = before.host {
+                self.refcounts.drop_reference(host.0 >> bits);
+            }
+            if let Some(packed) = before.packed {
+                let (first, last) = packed.host_clusters(self.layout.cluster);
+                for cluster in first.0 >> bits..=last.0 >> bits {
+                    self.refcounts.drop_reference(cluster);
+                }
+            }
+        }
+        let copied = state.host.is_some() && (fresh || old.copied || !state.shared);
+        let entry = state.entry(self.layout, copied);
+        self.tables.set(number, entry, &mut self.refcounts)
+    }
+}
+
+/// The step that puts a piece at `dst`; none where zeros are there already.
+pub(super) fn store(
+    piece: &Piece,
+    to: crate::NodeId,
+    dst: HostOffset,
+    fresh: bool,
+) -> Option<Step> {
+    let len = piece.len;
+    let Some(node) = &piece.from else {
+        return (!fresh).then_some(Step::Zero { to, dst, len });
+    };
+    let from = node.id;
+    match piece.place {
+        Place::Data { host: src } => Some(Step::Copy {
+            from,
+            src,
+            to,
+            dst,
+            len,
+            sparse: fresh,
+        }),
+        Place::Compressed {
+            host: src,
+            len: packed,
+            skip,
+        } => {
+            let (cluster, codec) = node.image.as_ref().ok()?.packing()?;
+            Some(Step::Inflate {
+                from,
+                src,
+                len: packed,
+                codec,
+                cluster,
+                skip,
+                take: len,
+                to,
+                dst,
+            })
+        }
+        Place::Zero { .. } | Place::BeyondEnd | Place::Unallocated => None,
+    }
+}
+
+/// A cluster's mapping, the same for standard and extended entries: one granule or 32.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct State {
+    host: Option<HostOffset>,
+    packed: Option<backchain_format::qcow2::CompressedCluster>,
+    allocated: u32,
+    zero: u32,
+    shared: bool,
+}
+
+impl State {
+    fn of(entry: L2Entry, layout: L2Layout) -> Self {
+        let mut state = Self {
+            host: None,
+            packed: None,
+            allocated: 0,
+            zero: 0,
+            shared: false,
+        };
+        let all = if layout.extended { u32::MAX } else { 1 };
+        match entry.kind {
+            L2Kind::Unallocated => state.zero = entry.subclusters.zero,
+            L2Kind::Compressed(packed) => {
+                state.packed = Some(packed);
+                state.allocated = all;
+            }
+            L2Kind::Zero { host } => {
+                state.host = host;
+                state.zero = all;
+            }
+            L2Kind::Standard { host } => {
+                state.host = Some(host);
+                state.allocated = if layout.extended {
+                    entry.subclusters.allocated
+                } else {
+                    1
+                };
+                state.zero = entry.subclusters.zero;
+            }
+        }
+        state
+    }
+
+    /// A host cluster that held nothing before (preallocated) stays when it still holds nothing.
+    fn is_kept_by(&self, now: &State) -> bool {
+        self.allocated == 0 && now.host == self.host && !now.shared
+    }
+
+    fn entry(&self, layout: L2Layout, copied: bool) -> L2Entry {
+        if layout.extended {
+            let kind = self
+                .host
+                .map_or(L2Kind::Unallocated, |host| L2Kind::Standard { host });
+            let subclusters = Subclusters {
+                allocated: self.allocated,
+                zero: self.zero,
+            };
+            return L2Entry {
+                kind,
+                copied,
+                subclusters,
+            };
+        }
+        let kind = match self.host {
+            host if self.zero != 0 => L2Kind::Zero { host },
+            Some(host) => L2Kind::Standard { host },
+            None => L2Kind::Unallocated,
+        };
+        L2Entry {
+            kind,
+            copied,
+            subclusters: Subclusters::default(),
+        }
+    }
+}
+
+/// A cluster's pieces sorted into its granules.
+struct Subs(Vec<(u32, Vec<Piece>)>);
+
+impl Subs {
+    fn new(start: u64, layout: L2Layout, pieces: &[Piece]) -> Self {
+        if !layout.extended {
+            return Self(vec![(0, pieces.to_vec())]);
+        }
+        let granule = layout.granule();
+        let mut subs = Vec::new();
+        let mut piece = pieces.iter();
+        let mut now = piece.next().cloned();
+        for index in 0..Subclusters::COUNT {
+            let end = start + (u64::from(index) + 1) * granule;
+            let mut parts = Vec::new();
+            while let Some(part) = now.take() {
+                if part.start >= end {
+                    now = Some(part);
+                    break;
+                }
+                if part.end() > end {
+                    parts.push(part.slice(part.start, end - part.start));
+                    now = Some(part.slice(end, part.end() - end));
+                    break;
+                }
+                parts.push(part);
+                now = piece.next().cloned();
+            }
+            if parts.is_empty() {
+                break;
+            }
+            subs.push((index, parts));
+        }
+        Self(subs)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u32, &[Piece])> {
+        self.0
+            .iter()
+            .map(|(index, parts)| (*index, parts.as_slice()))
+    }
+}
+
+/// The stage that writes a flow into a qcow2 target.
+pub(crate) struct Qcow2Stage {
+    target: Qcow2Target,
+    flow: Flow,
+    pos: u64,
+    /// The disk is to have this size afterwards.
+    size: Option<u64>,
+    started: bool,
+    seal: Vec<Step>,
+}
+
+impl Qcow2Stage {
+    /// `size`: what the target is to grow to; `seal`: steps at the end.
+    pub(crate) fn new(target: Qcow2Target, flow: Flow, size: Option<u64>, seal: Vec<Step>) -> Self {
+        Self {
+            target,
+            flow,
+            pos: 0,
+            size,
+            started: false,
+            seal,
+        }
+    }
+
+    /// The pieces of the cluster at the current position; `None` at the end. Clusters without a
+    /// changed piece are skipped.
+    fn next_cluster(&mut self) -> Result<Option<(u64, Vec<Piece>)>> {
+        let cluster = self.target.layout.cluster;
+        loop {
+            let first = cluster.align_down(self.pos);
+            let end = first.saturating_add(cluster.bytes());
+            let mut pieces = Vec::new();
+            let mut pos = first;
+            while pos < end
+                && let Some(piece) = self.flow.at(pos)?
+            {
+                if pieces.is_empty() && !piece.changed && piece.end() >= end {
+                    // A long unchanged piece: go on with the cluster it ends in.
+                    pos = cluster.align_down(piece.end());
+                    break;
+                }
+                let piece = piece.slice(pos, end - pos);
+                pos = piece.end();
+                pieces.push(piece);
+            }
+            if pos == first {
+                return Ok(None);
+            }
+            self.pos = pos.max(if pieces.is_empty() { pos } else { end });
+            if pieces.iter().any(|p| p.changed) {
+                return Ok(Some((first >> cluster.bits(), pieces)));
+            }
+        }
+    }
+}
+
+impl Stage for Qcow2Stage {
+    fn advance(&mut self, out: &mut StepQueue) -> Result<bool> {
+        if !std::mem::replace(&mut self.started, true)
+            && let Some(size) = self.size
+        {
+            self.target.grow_l1(size, out)?;
+        }
+        for _ in 0..BATCH {
+            let Some((number, pieces)) = self.next_cluster()? else {
+                self.target.finish(self.size, out)?;
+                self.seal.drain(..).for_each(|step| out.push(step));
+                return Ok(false);
+            };
+            self.target.cluster(number, &pieces, out)?;
+            if self.target.moved >= WINDOW || self.target.tables.waiting() >= WINDOW_TABLES {
+                self.target.flush(out, false)?;
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,65 @@
+//! Writing a flow into a raw image: every changed piece has its place already.
+
+use super::flow::Flow;
+use super::qcow2_target::store;
+use super::{Stage, Step, StepQueue};
+use crate::chain::NodeId;
+use crate::error::Result;
+use backchain_format::HostOffset;
+
+/// Pieces looked at before steps are handed on.
+const BATCH: u32 = 1024;
+
+/// The stage that writes a flow into a raw file of `len` bytes.
+pub(crate) struct RawStage {
+    node: NodeId,
+    /// Length of the file when the plan starts; what lies behind it reads as zeros.
+    len: u64,
+    /// Virtual size the file is to have; it never shrinks.
+    size: u64,
+    flow: Flow,
+    pos: u64,
+    seal: Vec<Step>,
+}
+
+impl RawStage {
+    pub(crate) fn new(node: NodeId, len: u64, size: u64, flow: Flow, seal: Vec<Step>) -> Self {
+        Self {
+            node,
+            len,
+            size,
+            flow,
+            pos: 0,
+            seal,
+        }
+    }
+}
+
+impl Stage for RawStage {
+    fn advance(&mut self, out: &mut StepQueue) -> Result<bool> {
+        if self.pos == 0 && self.size > self.len {
+            out.push(Step::SetLen {
+                to: self.node,
+                len: self.size,
+            });
+        }
+        for _ in 0..BATCH {
+            let Some(mut piece) = self.flow.at(self.pos)? else {
+                self.seal.drain(..).for_each(|step| out.push(step));
+                return Ok(false);
+            };
+            // Up to the old end zeros have to be written, behind it they are there.
+            let fresh = piece.start >= self.len;
+            if !fresh && piece.end() > self.len {
+                piece = piece.slice(piece.start, self.len - piece.start);
+            }
+            self.pos = piece.end();
+            if piece.changed
+                && let Some(step) = store(&piece, self.node, HostOffset(piece.start), fresh)
+            {
+                out.push(step);
+            }
+        }
+        Ok(true)
+    }
+}

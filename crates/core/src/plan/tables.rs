@@ -1,0 +1,275 @@
+//! L1 and L2 tables of a target, as the plan changes them.
+//!
+//! Changes come in guest order, so one slice of one L2 table is open at a time; finished ones
+//! wait for the end of the window.
+
+use super::{MetadataKind, Refcounts, Step, StepQueue};
+use crate::chain::Node;
+use crate::error::{Error, ErrorKind, Result};
+use crate::source::read_padded;
+use backchain_format::HostOffset;
+use backchain_format::bytes::{be64, to_u64, to_usize};
+use backchain_format::qcow2::{Header, L1Entry, L2Entry, L2Layout};
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Bytes of an L2 table handled at once.
+const SLICE: u64 = 64 << 10;
+
+pub(crate) struct Tables {
+    node: Arc<Node>,
+    layout: L2Layout,
+    l1_at: HostOffset,
+    l1: Vec<u64>,
+    dirty_l1: BTreeSet<u64>,
+    /// L1 indices of the tables that are not linked durably yet.
+    new_tables: BTreeSet<u64>,
+    /// The last table that was made: changes come in guest order, so only this one is met again.
+    last_made: Option<u64>,
+    open: Option<Slice>,
+    done: Vec<Slice>,
+}
+
+/// A part of an L2 table in memory.
+struct Slice {
+    /// Which part of the disk's entries: entry index of the first one.
+    first: u64,
+    l1_index: u64,
+    at: HostOffset,
+    bytes: Vec<u8>,
+    /// Changed bytes.
+    dirty: Range<usize>,
+}
+
+impl Tables {
+    pub(crate) fn new(node: &Arc<Node>, header: &Header) -> Result<Self> {
+        let mut bytes = vec![0; to_usize(u64::from(header.l1_entries) * L1Entry::LEN)];
+        read_padded(node.source.as_ref(), header.l1_table.0, &mut bytes)
+            .map_err(|e| node.blame(e))?;
+        Ok(Self {
+            node: Arc::clone(node),
+            layout: header.l2_layout(),
+            l1_at: header.l1_table,
+            l1: bytes
+                .chunks_exact(8)
+                .map(|w| be64(w, 0).unwrap_or(0))
+                .collect(),
+            dirty_l1: BTreeSet::new(),
+            new_tables: BTreeSet::new(),
+            last_made: None,
+            open: None,
+            done: Vec::new(),
+        })
+    }
+
+    /// Makes room for `entries` L1 entries at a new place. Returns the bytes of the whole table
+    /// to write there before the header points at it.
+    pub(crate) fn move_l1(&mut self, to: HostOffset, entries: u64) -> Vec<u8> {
+        self.l1.resize(to_usize(entries), 0);
+        self.l1_at = to;
+        self.l1.iter().flat_map(|e| e.to_be_bytes()).collect()
+    }
+
+    /// Bytes of changed tables waiting to be written.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.done.iter().map(|s| to_u64(s.bytes.len())).sum()
+    }
+
+    fn entries_per_slice(&self) -> u64 {
+        SLICE.min(self.layout.cluster.bytes()) / self.layout.entry_len()
+    }
+
+    fn l1_entry(&self, index: u64) -> Result<L1Entry> {
+        let at = self.l1_at.0 + index * L1Entry::LEN;
+        let Some(&bits) = self.l1.get(to_usize(index)) else {
+            return Err(self.corrupt(format!("the L1 table has no entry {index}")));
+        };
+        let entry = L1Entry::from_bits(bits, at).map_err(|e| self.node.blame(e))?;
+        if let Some(table) = entry.table
+            && self.last_made != Some(index)
+            && (!self.layout.cluster.is_aligned(table.0) || table.0 >= self.node.source.len())
+        {
+            return Err(self.corrupt(format!(
+                "L2 table {index} at {table} is misplaced (byte {at})"
+            )));
+        }
+        Ok(entry)
+    }
+
+    fn corrupt(&self, message: String) -> Error {
+        Error::new(ErrorKind::Corrupt, message).about(&self.node.name)
+    }
+
+    /// Opens the slice with guest cluster `cluster`. False when its table does not exist.
+    fn open(&mut self, cluster: u64) -> Result<bool> {
+        let per = self.entries_per_slice();
+        let first = cluster / per * per;
+        if self.open.as_ref().is_some_and(|s| s.first == first) {
+            return Ok(true);
+        }
+        self.close();
+        let l1_index = cluster / self.layout.entries();
+        let Some(table) = self.l1_entry(l1_index)?.table else {
+            return Ok(false);
+        };
+        let at = table.plus(first % self.layout.entries() * self.layout.entry_len());
+        let mut bytes = vec![0; to_usize(per * self.layout.entry_len())];
+        // A table made by this plan lies behind the end of the file: zeros.
+        read_padded(self.node.source.as_ref(), at.0, &mut bytes).map_err(|e| self.node.blame(e))?;
+        self.open = Some(Slice {
+            first,
+            l1_index,
+            at,
+            bytes,
+            dirty: 0..0,
+        });
+        Ok(true)
+    }
+
+    fn close(&mut self) {
+        if let Some(slice) = self.open.take()
+            && slice.dirty.start != slice.dirty.end
+        {
+            self.done.push(slice);
+        }
+    }
+
+    /// The entry of guest cluster number `cluster`.
+    pub(crate) fn get(&mut self, cluster: u64) -> Result<L2Entry> {
+        if !self.open(cluster)? {
+            return Ok(L2Entry::UNALLOCATED);
+        }
+        let layout = self.layout;
+        let Some(slice) = &self.open else {
+            return Ok(L2Entry::UNALLOCATED);
+        };
+        let at = to_usize((cluster - slice.first) * layout.entry_len());
+        let bits = be64(&slice.bytes, at).unwrap_or(0);
+        let bitmap = if layout.extended {
+            be64(&slice.bytes, at + 8).unwrap_or(0)
+        } else {
+            0
+        };
+        match L2Entry::defect(bits, bitmap, layout) {
+            Some(defect) => {
+                let guest = cluster << layout.cluster.bits();
+                Err(self.corrupt(format!(
+                    "L2 entry {bits:#x} for guest offset {guest:#x}: {defect}"
+                )))
+            }
+            None => Ok(L2Entry::from_bits(bits, bitmap, layout)),
+        }
+    }
+
+    /// Changes the entry of guest cluster number `cluster`, making its table when there is none.
+    pub(crate) fn set(
+        &mut self,
+        cluster: u64,
+        entry: L2Entry,
+        refcounts: &mut Refcounts,
+    ) -> Result<()> {
+        let l1_index = cluster / self.layout.entries();
+        if self.l1_entry(l1_index)?.table.is_none() {
+            let table = refcounts.allocate(1)?;
+            let bits = L1Entry {
+                table: Some(table),
+                copied: true,
+            }
+            .to_bits();
+            if let Some(slot) = self.l1.get_mut(to_usize(l1_index)) {
+                *slot = bits;
+            }
+            self.dirty_l1.insert(l1_index);
+            self.new_tables.insert(l1_index);
+            self.last_made = Some(l1_index);
+        }
+        self.open(cluster)?;
+        let layout = self.layout;
+        let Some((bits, bitmap)) = entry.to_bits(layout) else {
+            return Err(self.corrupt("a compressed cluster does not fit its L2 entry".to_owned()));
+        };
+        if let Some(slice) = &mut self.open {
+            let at = to_usize((cluster - slice.first) * layout.entry_len());
+            let end = at + to_usize(layout.entry_len());
+            let mut words = bits.to_be_bytes().to_vec();
+            if layout.extended {
+                words.extend(bitmap.to_be_bytes());
+            }
+            if let Some(target) = slice.bytes.get_mut(at..end) {
+                target.copy_from_slice(&words);
+            }
+            let dirty = &mut slice.dirty;
+            *dirty = if dirty.start == dirty.end {
+                at..end
+            } else {
+                dirty.start.min(at)..dirty.end.max(end)
+            };
+        }
+        Ok(())
+    }
+
+    /// Ends the window: writes the tables that nothing points at yet, and keeps the writes that
+    /// make references for [`Self::flush_references`].
+    pub(crate) fn flush_new(&mut self, out: &mut StepQueue) -> Vec<Step> {
+        if let Some(open) = &mut self.open
+            && open.dirty.start != open.dirty.end
+        {
+            let dirty = std::mem::replace(&mut open.dirty, 0..0);
+            let slice = Slice {
+                bytes: open.bytes.clone(),
+                dirty,
+                ..*open
+            };
+            self.done.push(slice);
+        }
+        let mut later = Vec::new();
+        for slice in std::mem::take(&mut self.done) {
+            let bytes = slice
+                .bytes
+                .get(slice.dirty.clone())
+                .unwrap_or_default()
+                .to_vec();
+            let dst = slice.at.plus(to_u64(slice.dirty.start));
+            let step = Step::Write {
+                to: self.node.id,
+                dst,
+                kind: MetadataKind::L2,
+                bytes,
+            };
+            if self.new_tables.contains(&slice.l1_index) {
+                out.push(step)
+            } else {
+                later.push(step)
+            }
+        }
+        self.new_tables.clear();
+        for run in runs(&std::mem::take(&mut self.dirty_l1)) {
+            let entries = self
+                .l1
+                .get(to_usize(run.start)..to_usize(run.end))
+                .unwrap_or_default();
+            let bytes = entries.iter().flat_map(|e| e.to_be_bytes()).collect();
+            let dst = self.l1_at.plus(run.start * L1Entry::LEN);
+            later.push(Step::Write {
+                to: self.node.id,
+                dst,
+                kind: MetadataKind::L1,
+                bytes,
+            });
+        }
+        later
+    }
+}
+
+/// Consecutive numbers as ranges.
+fn runs(numbers: &BTreeSet<u64>) -> Vec<Range<u64>> {
+    let mut runs: Vec<Range<u64>> = Vec::new();
+    for &n in numbers {
+        match runs.last_mut() {
+            Some(run) if run.end == n => run.end += 1,
+            _ => runs.push(n..n + 1),
+        }
+    }
+    runs
+}
