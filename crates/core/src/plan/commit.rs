@@ -41,6 +41,11 @@ impl Commit<'_> {
         guard::no_own_bitmaps(base)?;
         guard::no_own_snapshots(top)?;
         if self.empty_top {
+            if depth > 1 {
+                let message = "top can only be emptied when base is its own backing file: \
+                               the layers between would show through";
+                return Err(Error::new(ErrorKind::Invalid, message));
+            }
             guard::data_writable(tree, top)?;
             if empty::has_bitmaps(top)? {
                 let message = "the image has persistent bitmaps and cannot be emptied; commit without emptying it (-d)";
