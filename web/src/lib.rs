@@ -5,6 +5,7 @@
 //! Between the two stands one typed protocol (`protocol`).
 
 pub mod app;
+pub mod js;
 pub mod panic;
 pub mod protocol;
 pub mod worker;

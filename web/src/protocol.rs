@@ -1,1 +1,352 @@
-//! What page and worker say to each other.
+//! What page and worker say to each other: every message, once, with its types.
+//!
+//! Messages are Rust values turned into JavaScript ones by serde; file handles and files pass
+//! through as they are. Numbers of 64 bits travel as `BigInt`.
+
+use serde::{Deserialize, Serialize};
+use wasm_bindgen::JsValue;
+
+/// A layer, by its place among the granted files. Valid until [`Request::Clear`].
+pub type LayerId = u32;
+
+/// Page to worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// Adds files to the ones granted before and draws the tree again.
+    Open { granted: Vec<Granted> },
+    /// Makes the demo chain in the origin-private file system and opens it.
+    Demo,
+    /// Forgets every file.
+    Clear,
+    /// Asks for the details of one layer.
+    Details { layer: LayerId },
+    /// Plans an operation without doing it. `serial` comes back with the answer.
+    Preview { serial: u32, operation: Operation },
+    /// Plans an operation and carries it out. Files of the gifts in `read_only` may not be
+    /// written: changed copies of them are offered for saving.
+    Run { operation: Operation, read_only: Vec<u32> },
+    /// Stops the running operation, if it can still be stopped.
+    Cancel,
+}
+
+/// Worker to page.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Event {
+    /// The worker listens; sent once.
+    Ready,
+    /// The layers of all granted files, anew.
+    Tree(Tree),
+    Details(Details),
+    Preview { serial: u32, preview: Result<Preview, String> },
+    Progress(Progress),
+    Outcome(Outcome),
+    /// A request failed, in words a person can act on.
+    Problem(String),
+    /// The worker panicked and answers no more.
+    Crash(String),
+}
+
+/// A file or folder the user gave to the page.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Granted {
+    /// Which of the user's gifts this came with: permission to write is asked for by it.
+    pub gift: u32,
+    /// Where the file lies in the folder it came with, or just its name.
+    pub path: String,
+    pub access: Access,
+}
+
+/// How a granted file can be reached.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Access {
+    /// `FileSystemFileHandle`: readable, and writable once permitted.
+    Handle(#[serde(with = "serde_wasm_bindgen::preserve")] JsValue),
+    /// `FileSystemDirectoryHandle`: every file below it is granted.
+    Folder(#[serde(with = "serde_wasm_bindgen::preserve")] JsValue),
+    /// `File`: readable only; a changed copy is offered for saving.
+    File(#[serde(with = "serde_wasm_bindgen::preserve")] JsValue),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tree {
+    pub layers: Vec<Layer>,
+    /// Files that were given but are left out, with the reason.
+    pub ignored: Vec<String>,
+}
+
+impl Tree {
+    #[must_use]
+    pub fn layer(&self, id: LayerId) -> Option<&Layer> {
+        self.layers.iter().find(|layer| layer.id == id)
+    }
+
+    /// The layers below `id`, nearest first. Ends where a link is broken or closes a loop.
+    #[must_use]
+    pub fn below(&self, id: LayerId) -> Vec<&Layer> {
+        let mut found: Vec<&Layer> = Vec::new();
+        let mut at = self.layer(id).and_then(|layer| layer.backing);
+        while let Some(layer) = at.and_then(|id| self.layer(id)) {
+            if layer.id == id || found.iter().any(|seen| seen.id == layer.id) {
+                break;
+            }
+            found.push(layer);
+            at = layer.backing;
+        }
+        found
+    }
+
+    /// The layers whose backing file is `id`.
+    pub fn overlays(&self, id: LayerId) -> impl Iterator<Item = &Layer> {
+        self.layers.iter().filter(move |layer| layer.backing == Some(id))
+    }
+}
+
+/// One file, as the page draws it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Layer {
+    pub id: LayerId,
+    pub gift: u32,
+    /// File name, without folders.
+    pub name: String,
+    /// Where it lies in what the user gave; differs from `name` only in a folder.
+    pub path: String,
+    pub format: String,
+    /// Guest bytes; `None` when the file could not be read as an image.
+    pub virtual_size: Option<u64>,
+    /// Bytes of the file that hold something, as far as the file itself says.
+    pub allocated: Option<u64>,
+    pub file_size: u64,
+    pub backing: Option<LayerId>,
+    /// The backing file's name without folders, "" when there is none.
+    pub backing_name: String,
+    pub role: Role,
+    pub state: State,
+    /// Why the state is what it is, when it is not `Ok`.
+    pub reason: Option<String>,
+    /// Written in place; otherwise a changed copy is offered for saving.
+    pub in_place: bool,
+}
+
+/// Where a layer stands in its chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// Has overlays, and no backing file.
+    Base,
+    /// Has both.
+    Middle,
+    /// Has no overlays among the given files: what a VM would write to.
+    Active,
+    /// Has neither.
+    Single,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum State {
+    Ok,
+    /// Its backing file is not among the given files.
+    Missing,
+    /// Its backing links lead back to itself.
+    Loop,
+    /// It calls its backing file another format than that file is.
+    WrongLabel,
+    /// An operation changed what is below it.
+    Invalid,
+    /// It cannot be read.
+    Damaged,
+}
+
+impl State {
+    /// The name used in `data-state`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Missing => "missing",
+            Self::Loop => "loop",
+            Self::WrongLabel => "wrong-label",
+            Self::Invalid => "invalid",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
+/// More about one layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Details {
+    pub layer: LayerId,
+    pub sections: Vec<Section>,
+    /// What of the guest's disk this layer holds itself; absent when it cannot be told.
+    pub extents: Option<Extents>,
+}
+
+/// A titled list of facts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Section {
+    pub title: String,
+    pub rows: Vec<(String, String)>,
+}
+
+/// How a layer's virtual size divides up, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extents {
+    pub data: u64,
+    pub compressed: u64,
+    pub zero: u64,
+    pub unallocated: u64,
+    /// Number of runs the map has.
+    pub runs: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    Commit,
+    Pull,
+    Rebase,
+    Remove,
+}
+
+impl Kind {
+    pub const ALL: [Self; 4] = [Self::Commit, Self::Pull, Self::Rebase, Self::Remove];
+}
+
+/// What the form says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    pub kind: Kind,
+    /// Commit: the topmost layer to merge. Pull and rebase: the overlay to change. Remove: the
+    /// layer to take out.
+    pub top: LayerId,
+    /// Commit: the layer to merge into. Pull and rebase: the new backing file, if any.
+    pub base: Option<LayerId>,
+    /// Rebase: only the link.
+    pub link_only: bool,
+    /// Remove: 1 or 2; the cheaper one when not given.
+    pub method: Option<u8>,
+    /// Go on although other overlays will read differently afterwards.
+    pub force: bool,
+}
+
+/// What an operation would do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Preview {
+    /// One sentence: what becomes of what.
+    pub summary: String,
+    /// The same layers with their links afterwards.
+    pub after: Vec<After>,
+    /// Layers whose data is merged, and the layer it goes to.
+    pub flow: Vec<(LayerId, LayerId)>,
+    /// Bytes taken over as they are, expanded, zeroed, and written as metadata.
+    pub copied: u64,
+    pub inflated: u64,
+    pub zeroed: u64,
+    pub metadata: u64,
+    pub writes: Vec<FileWrite>,
+    /// Names of the images that read differently afterwards.
+    pub invalid: Vec<String>,
+    pub warnings: Vec<String>,
+    /// Why it will not be done as it stands. Planning ends there.
+    pub refusal: Option<String>,
+    /// The refusal can be overridden by [`Operation::force`].
+    pub can_force: bool,
+    /// The same with qemu-img or virsh.
+    pub commands: Vec<String>,
+}
+
+/// One layer after an operation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct After {
+    pub layer: LayerId,
+    pub backing: Option<LayerId>,
+    pub fate: Fate,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fate {
+    Untouched,
+    Written,
+    /// Only its backing link changes.
+    Relinked,
+    Invalid,
+    /// Still valid, and no longer needed by the chain.
+    Spare,
+}
+
+/// How one file will be written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FileWrite {
+    pub layer: LayerId,
+    pub name: String,
+    pub before: u64,
+    pub after: u64,
+    /// How the browser writes it, in words.
+    pub how: String,
+    /// Free space needed on the way.
+    pub temporary: u64,
+    pub in_place: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    pub done: u64,
+    pub total: u64,
+    pub phase: String,
+    /// Cancelling still leaves every file as it was.
+    pub can_cancel: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Status {
+    Done,
+    Failed,
+    Cancelled,
+}
+
+impl Status {
+    /// The name used in `data-status`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// How a run ended. A [`Event::Tree`] has been sent before it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    pub status: Status,
+    pub message: String,
+    pub notes: Vec<String>,
+    /// Results that could not be written in place.
+    pub saved: Vec<Saved>,
+}
+
+/// A new file for the user to keep.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Saved {
+    pub name: String,
+    pub size: u64,
+    /// A `File`.
+    #[serde(with = "serde_wasm_bindgen::preserve")]
+    pub file: JsValue,
+}
+
+/// A message as the JavaScript value that crosses.
+///
+/// # Errors
+/// Only if a type above cannot be expressed in JavaScript, which is a fault of this program.
+pub fn encode<T: Serialize>(message: &T) -> Result<JsValue, serde_wasm_bindgen::Error> {
+    let serializer =
+        serde_wasm_bindgen::Serializer::new().serialize_large_number_types_as_bigints(true);
+    message.serialize(&serializer)
+}
+
+/// The message a JavaScript value carries.
+///
+/// # Errors
+/// If the value is no such message.
+pub fn decode<T: for<'de> Deserialize<'de>>(value: JsValue) -> Result<T, serde_wasm_bindgen::Error> {
+    serde_wasm_bindgen::from_value(value)
+}

@@ -1,0 +1,145 @@
+//! How files come in: dropped, picked, or chosen in an old-fashioned file input.
+
+use crate::js::{self, Handle};
+use crate::protocol::{Access, Granted};
+use js_sys::{Array, Promise};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{DataTransfer, File, FileList, HtmlInputElement};
+
+/// What the user gave, remembered so that leave to write can be asked for later.
+#[derive(Clone, Default)]
+pub struct Gifts(Rc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    handles: RefCell<BTreeMap<u32, Handle>>,
+    next: Cell<u32>,
+}
+
+impl PartialEq for Gifts {
+    fn eq(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Gifts {
+    /// Takes in a handle or a `File`.
+    fn add(&self, given: JsValue, path: Option<String>) -> Granted {
+        let gift = self.0.next.get();
+        self.0.next.set(gift.wrapping_add(1));
+        let name = js::get(&given, "name").as_string().unwrap_or_default();
+        let access = match js::get(&given, "kind").as_string().as_deref() {
+            Some("directory") => Access::Folder(given.clone()),
+            Some("file") => Access::Handle(given.clone()),
+            _ => Access::File(given.clone()),
+        };
+        if !matches!(access, Access::File(_)) {
+            self.0.handles.borrow_mut().insert(gift, given.unchecked_into());
+        }
+        Granted { gift, path: path.unwrap_or(name), access }
+    }
+
+    /// Asks for leave to write to these gifts, all at once, and returns those without it. Call
+    /// it inside the click, and wait for the result afterwards.
+    pub fn ask(&self, gifts: &[u32]) -> impl Future<Output = Vec<u32>> + use<> {
+        let handles = self.0.handles.borrow();
+        let asked: Vec<_> = gifts
+            .iter()
+            .filter_map(|gift| Some((*gift, js::ask_to_write(handles.get(gift)?))))
+            .collect();
+        async move {
+            let mut refused = Vec::new();
+            for (gift, asked) in asked {
+                let granted = match asked {
+                    Some(asked) => js::may_write(asked).await,
+                    None => false,
+                };
+                if !granted {
+                    refused.push(gift);
+                }
+            }
+            refused
+        }
+    }
+
+    /// Everything in a drop. The browser empties the list when the event ends, so the handles
+    /// are asked for before the first wait.
+    pub fn dropped(&self, transfer: &DataTransfer) -> impl Future<Output = Vec<Granted>> + use<> {
+        let items = transfer.items();
+        let mut pending: Vec<(Option<Promise>, Option<File>)> = Vec::new();
+        for index in 0..items.length() {
+            let Some(item) = items.get(index) else { continue };
+            if item.kind() == "file" {
+                let file = item.get_as_file().ok().flatten();
+                pending.push((js::dropped_handle(&item), file));
+            }
+        }
+        let gifts = self.clone();
+        async move {
+            let mut granted = Vec::new();
+            for (handle, file) in pending {
+                let handle = match handle {
+                    Some(promise) => JsFuture::from(promise).await.ok().filter(JsValue::is_object),
+                    None => None,
+                };
+                if let Some(given) = handle.or_else(|| file.map(JsValue::from)) {
+                    granted.push(gifts.add(given, None));
+                }
+            }
+            granted
+        }
+    }
+
+    /// Files through the browser's picker. `None` where it has none.
+    ///
+    /// # Errors
+    /// Whatever the picker failed with; choosing nothing is an empty list.
+    pub async fn pick_files(&self) -> Option<Result<Vec<Granted>, String>> {
+        let options = js::options([("multiple", true.into()), ("id", "images".into())]);
+        self.pick("showOpenFilePicker", &options).await
+    }
+
+    /// A folder through the browser's picker. `None` where it has none.
+    pub async fn pick_folder(&self) -> Option<Result<Vec<Granted>, String>> {
+        let options = js::options([("id", "images".into()), ("mode", "readwrite".into())]);
+        self.pick("showDirectoryPicker", &options).await
+    }
+
+    async fn pick(&self, picker: &str, options: &JsValue) -> Option<Result<Vec<Granted>, String>> {
+        let window: JsValue = gloo::utils::window().into();
+        if !js::get(&window, picker).is_function() {
+            return None;
+        }
+        Some(match js::call(&window, picker, &Array::of1(options)).await {
+            Ok(picked) if Array::is_array(&picked) => {
+                Ok(Array::from(&picked).iter().map(|handle| self.add(handle, None)).collect())
+            }
+            Ok(folder) => Ok(vec![self.add(folder, None)]),
+            Err(error) if js::error_name(&error) == "AbortError" => Ok(Vec::new()),
+            Err(error) => Err(format!("The files cannot be opened: {}", js::message(&error))),
+        })
+    }
+
+    /// What was chosen in a file input.
+    #[must_use]
+    pub fn chosen(&self, input: &HtmlInputElement) -> Vec<Granted> {
+        let files: Vec<File> = input.files().as_ref().map(list).unwrap_or_default();
+        // So that the same files can be chosen once more.
+        input.set_value("");
+        files
+            .into_iter()
+            .map(|file| {
+                let path = js::get(&file, "webkitRelativePath").as_string();
+                self.add(file.into(), path.filter(|path| !path.is_empty()))
+            })
+            .collect()
+    }
+}
+
+fn list(files: &FileList) -> Vec<File> {
+    (0..files.length()).filter_map(|index| files.get(index)).collect()
+}

@@ -1,0 +1,224 @@
+//! Where each layer of a tree is drawn.
+//!
+//! Side by side where there is room, as the source document draws its figures: the base on the
+//! left, each overlay to the right of its backing file, branches below. One below the other
+//! otherwise, with branches indented.
+
+use std::collections::HashMap;
+
+/// One box to place: its id, and the id of the box it points at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    pub id: u32,
+    pub backing: Option<u32>,
+}
+
+/// A box's place in the grid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub id: u32,
+    pub backing: Option<u32>,
+    /// Distance from the chain's base.
+    pub depth: u32,
+    /// Side by side: the row. Row 0 holds the longest chain.
+    pub row: u32,
+    /// One below the other: position from the top.
+    pub order: u32,
+    /// One below the other: how far indented.
+    pub lane: u32,
+}
+
+/// Places every box, in drawing order. A box whose backing is not among them, or which is part
+/// of a loop, starts a chain of its own. Never recurses, so depth costs no stack.
+#[must_use]
+pub fn place(links: &[Link]) -> Vec<Place> {
+    let backing: HashMap<u32, Option<u32>> =
+        links.iter().map(|link| (link.id, link.backing)).collect();
+    let known = |id: &u32| backing.contains_key(id);
+
+    // A loop has no base: its first member, as given, is drawn as one.
+    let mut roots: Vec<u32> = Vec::new();
+    let mut rooted: HashMap<u32, bool> = HashMap::new();
+    for link in links {
+        let mut path = Vec::new();
+        let mut at = link.id;
+        loop {
+            if rooted.contains_key(&at) {
+                break;
+            }
+            if path.contains(&at) {
+                let first = links.iter().map(|l| l.id).find(|id| cycle_has(&backing, at, *id));
+                roots.push(first.unwrap_or(at));
+                break;
+            }
+            path.push(at);
+            match backing.get(&at).copied().flatten().filter(known) {
+                Some(below) => at = below,
+                None => {
+                    roots.push(at);
+                    break;
+                }
+            }
+        }
+        rooted.extend(path.into_iter().map(|id| (id, true)));
+    }
+    roots.dedup();
+
+    let mut overlays: HashMap<u32, Vec<u32>> = HashMap::new();
+    for link in links {
+        if let Some(below) = link.backing
+            && !roots.contains(&link.id)
+        {
+            overlays.entry(below).or_default().push(link.id);
+        }
+    }
+    let heights = heights(&roots, &overlays);
+    for (_, above) in overlays.iter_mut() {
+        // Highest first: the longest chain stays on its base's row.
+        above.sort_by_key(|id| std::cmp::Reverse(heights.get(id).copied().unwrap_or(0)));
+    }
+    roots.sort_by_key(|id| std::cmp::Reverse(heights.get(id).copied().unwrap_or(0)));
+
+    let mut places: HashMap<u32, Place> = HashMap::new();
+    let mut row = 0;
+    for &root in &roots {
+        row = across(root, row, &overlays, &backing, &mut places);
+    }
+    let mut drawn = Vec::with_capacity(places.len());
+    let mut order = 0;
+    for &root in &roots {
+        let mut stack = vec![(root, 0)];
+        while let Some((id, lane)) = stack.pop() {
+            let Some(mut place) = places.get(&id).copied() else { continue };
+            place.order = order;
+            place.lane = lane;
+            order += 1;
+            drawn.push(place);
+            // The last pushed is drawn next: side branches stand between a box and the main
+            // line, whose rail passes them on the left.
+            if let Some(above) = overlays.get(&id) {
+                for (nth, &overlay) in above.iter().enumerate() {
+                    stack.push((overlay, if nth == 0 { lane } else { lane + 1 }));
+                }
+            }
+        }
+    }
+    drawn
+}
+
+/// Whether following the links from `start` passes `id`; the links from `start` form a loop.
+fn cycle_has(backing: &HashMap<u32, Option<u32>>, start: u32, id: u32) -> bool {
+    let mut at = start;
+    loop {
+        if at == id {
+            return true;
+        }
+        match backing.get(&at).copied().flatten() {
+            Some(below) if below != start => at = below,
+            _ => return false,
+        }
+    }
+}
+
+/// The number of layers on the longest way up from each box.
+fn heights(roots: &[u32], overlays: &HashMap<u32, Vec<u32>>) -> HashMap<u32, u32> {
+    let mut order: Vec<u32> = roots.to_vec();
+    let mut at = 0;
+    while let Some(&id) = order.get(at) {
+        order.extend(overlays.get(&id).into_iter().flatten());
+        at += 1;
+    }
+    let mut heights = HashMap::new();
+    for id in order.into_iter().rev() {
+        let above = overlays.get(&id).into_iter().flatten();
+        let height = above.filter_map(|id| heights.get(id)).max().map_or(0, |h: &u32| h + 1);
+        heights.insert(id, height);
+    }
+    heights
+}
+
+/// Gives `root`'s tree its columns and rows; returns the first free row below it.
+fn across(
+    root: u32,
+    row: u32,
+    overlays: &HashMap<u32, Vec<u32>>,
+    backing: &HashMap<u32, Option<u32>>,
+    places: &mut HashMap<u32, Place>,
+) -> u32 {
+    let mut free = row;
+    // Chains still to be laid along a row of their own.
+    let mut chains = vec![(root, 0)];
+    while let Some((start, depth)) = chains.pop() {
+        let mut branches = Vec::new();
+        let mut at = Some(start);
+        let mut depth = depth;
+        while let Some(id) = at {
+            let below = if id == root { None } else { backing.get(&id).copied().flatten() };
+            places.insert(id, Place { id, backing: below, depth, row: free, order: 0, lane: 0 });
+            let above = overlays.get(&id).map(Vec::as_slice).unwrap_or_default();
+            at = above.first().copied();
+            depth += 1;
+            branches.extend(above.iter().skip(1).map(|&branch| (branch, depth)));
+        }
+        free += 1;
+        // Branches high up the chain are laid first: their lines down then cross nothing.
+        chains.extend(branches);
+    }
+    free
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn links(pairs: &[(u32, Option<u32>)]) -> Vec<Link> {
+        pairs.iter().map(|&(id, backing)| Link { id, backing }).collect()
+    }
+
+    #[test]
+    fn a_chain_is_one_row() {
+        let places = place(&links(&[(2, Some(1)), (0, None), (1, Some(0))]));
+        let seen: Vec<_> = places.iter().map(|p| (p.id, p.depth, p.row, p.lane)).collect();
+        assert_eq!(seen, [(0, 0, 0, 0), (1, 1, 0, 0), (2, 2, 0, 0)]);
+    }
+
+    #[test]
+    fn the_longest_branch_stays_on_the_base_row() {
+        let places = place(&links(&[
+            (0, None),
+            (1, Some(0)),
+            (2, Some(0)),
+            (3, Some(2)),
+        ]));
+        let row = |id| places.iter().find(|p| p.id == id).map(|p| p.row);
+        assert_eq!((row(0), row(2), row(3), row(1)), (Some(0), Some(0), Some(0), Some(1)));
+    }
+
+    #[test]
+    fn every_box_is_drawn_once_even_in_loops() {
+        let places = place(&links(&[
+            (0, Some(1)),
+            (1, Some(0)),
+            (2, Some(2)),
+            (3, Some(9)),
+            (4, Some(0)),
+        ]));
+        let mut ids: Vec<_> = places.iter().map(|p| p.id).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn rows_and_orders_are_distinct() {
+        let places = place(&links(&[
+            (0, None), (1, Some(0)), (2, Some(1)), (3, Some(2)), (4, Some(0)), (5, Some(4)),
+            (6, Some(1)), (7, Some(1)),
+        ]));
+        let mut cells: Vec<_> = places.iter().map(|p| (p.row, p.depth)).collect();
+        cells.sort_unstable();
+        cells.dedup();
+        assert_eq!(cells.len(), 8);
+        let orders: Vec<_> = places.iter().map(|p| p.order).collect();
+        assert_eq!(orders, (0..8).collect::<Vec<_>>());
+    }
+}

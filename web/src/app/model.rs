@@ -1,0 +1,265 @@
+//! What the page knows, and how it changes.
+
+use crate::protocol::{
+    Details, Event, Kind, LayerId, Operation, Outcome, Preview, Progress, Saved, Status, Tree,
+};
+use std::rc::Rc;
+use wasm_bindgen::{JsCast, JsValue};
+use yew::Reducible;
+
+#[derive(Clone, Default, PartialEq)]
+pub struct Model {
+    pub tree: Rc<Tree>,
+    /// Files are being read for the first time.
+    pub opening: bool,
+    pub selected: Option<LayerId>,
+    pub details: Option<Rc<Details>>,
+    pub form: Option<Form>,
+    pub problem: Option<String>,
+    pub crashed: bool,
+    serial: u32,
+}
+
+/// An operation on its way from choice to result.
+#[derive(Clone, PartialEq)]
+pub struct Form {
+    pub operation: Operation,
+    /// Names this state of the form; an answer to an older one is dropped.
+    pub serial: u32,
+    pub stage: Stage,
+}
+
+#[derive(Clone, PartialEq)]
+pub enum Stage {
+    /// The worker is planning.
+    Planning,
+    Planned(Rc<Result<Preview, String>>),
+    Running { preview: Rc<Result<Preview, String>>, progress: Option<Progress>, cancelling: bool },
+    Finished { preview: Rc<Result<Preview, String>>, result: Rc<RunResult> },
+}
+
+#[derive(Clone, PartialEq)]
+pub struct RunResult {
+    pub status: Status,
+    pub message: String,
+    pub notes: Vec<String>,
+    pub saved: Vec<SavedFile>,
+}
+
+#[derive(Clone, PartialEq)]
+pub struct SavedFile {
+    pub name: String,
+    pub size: u64,
+    pub file: Option<web_sys::File>,
+}
+
+pub enum Action {
+    Heard(Event),
+    Opening,
+    Problem(Option<String>),
+    Select(Option<LayerId>),
+    /// Opens the form, for the selected layer if that makes sense.
+    Choose(Kind),
+    /// Opens the form, filled in.
+    Propose(Operation),
+    Change(Operation),
+    Run,
+    Cancel,
+    CloseForm,
+    Clear,
+}
+
+impl Reducible for Model {
+    type Action = Action;
+
+    fn reduce(self: Rc<Self>, action: Action) -> Rc<Self> {
+        let mut next = (*self).clone();
+        match action {
+            Action::Heard(event) => next.hear(event),
+            Action::Opening => next.opening = true,
+            Action::Problem(problem) => next.problem = problem,
+            Action::Select(layer) => {
+                if next.selected != layer {
+                    next.details = None;
+                }
+                next.selected = layer;
+            }
+            Action::Choose(kind) => {
+                if let Some(operation) = proposal(&next.tree, kind, next.selected)
+                    && !next.running()
+                {
+                    next.plan(operation);
+                }
+            }
+            Action::Propose(operation) | Action::Change(operation) => {
+                if !next.running() {
+                    next.plan(operation);
+                }
+            }
+            Action::Run => {
+                if let Some(form) = &mut next.form
+                    && let Stage::Planned(preview) = &form.stage
+                {
+                    form.stage = Stage::Running {
+                        preview: preview.clone(),
+                        progress: None,
+                        cancelling: false,
+                    };
+                }
+            }
+            Action::Cancel => {
+                if let Some(Form { stage: Stage::Running { cancelling, .. }, .. }) = &mut next.form {
+                    *cancelling = true;
+                }
+            }
+            Action::CloseForm => {
+                if !next.running() {
+                    next.form = None;
+                }
+            }
+            Action::Clear => {
+                next = Self { serial: next.serial, crashed: next.crashed, ..Self::default() };
+            }
+        }
+        Rc::new(next)
+    }
+}
+
+impl Model {
+    #[must_use]
+    pub fn running(&self) -> bool {
+        matches!(&self.form, Some(form) if matches!(form.stage, Stage::Running { .. }))
+    }
+
+    fn plan(&mut self, operation: Operation) {
+        self.serial = self.serial.wrapping_add(1);
+        self.form = Some(Form { operation, serial: self.serial, stage: Stage::Planning });
+        self.problem = None;
+    }
+
+    fn hear(&mut self, event: Event) {
+        match event {
+            Event::Ready => {}
+            Event::Tree(tree) => {
+                self.opening = false;
+                self.tree = Rc::new(tree);
+                self.details = None;
+                let here = |id: LayerId| self.tree.layer(id).is_some();
+                self.selected = self.selected.filter(|&id| here(id));
+                // A plan made for the files as they were is no longer true.
+                match self.form.as_ref() {
+                    Some(form)
+                        if !here(form.operation.top)
+                            || form.operation.base.is_some_and(|base| !here(base)) =>
+                    {
+                        self.form = None;
+                    }
+                    Some(Form { operation, stage: Stage::Planning | Stage::Planned(_), .. }) => {
+                        let operation = *operation;
+                        self.plan(operation);
+                    }
+                    _ => {}
+                }
+            }
+            Event::Details(details) => {
+                if Some(details.layer) == self.selected {
+                    self.details = Some(Rc::new(details));
+                }
+            }
+            Event::Preview { serial, preview } => {
+                if let Some(form) = &mut self.form
+                    && form.serial == serial
+                    && form.stage == Stage::Planning
+                {
+                    form.stage = Stage::Planned(Rc::new(preview));
+                }
+            }
+            Event::Progress(now) => {
+                if let Some(Form { stage: Stage::Running { progress, .. }, .. }) = &mut self.form {
+                    *progress = Some(now);
+                }
+            }
+            Event::Outcome(outcome) => {
+                if let Some(form) = &mut self.form
+                    && let Stage::Running { preview, .. } = &form.stage
+                {
+                    form.stage = Stage::Finished {
+                        preview: preview.clone(),
+                        result: Rc::new(outcome.into()),
+                    };
+                }
+            }
+            Event::Problem(problem) => {
+                self.opening = false;
+                self.problem = Some(problem);
+            }
+            Event::Crash(_) => {
+                self.opening = false;
+                self.crashed = true;
+            }
+        }
+    }
+}
+
+impl From<Outcome> for RunResult {
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            status: outcome.status,
+            message: outcome.message,
+            notes: outcome.notes,
+            saved: outcome.saved.into_iter().map(SavedFile::from).collect(),
+        }
+    }
+}
+
+impl From<Saved> for SavedFile {
+    fn from(saved: Saved) -> Self {
+        let file: JsValue = saved.file;
+        Self { name: saved.name, size: saved.size, file: file.dyn_into().ok() }
+    }
+}
+
+/// The most likely wish: `kind` for the selected layer, or for the end of the longest chain.
+fn proposal(tree: &Tree, kind: Kind, selected: Option<LayerId>) -> Option<Operation> {
+    let depth = |id: LayerId| tree.below(id).len();
+    let longest = tree
+        .layers
+        .iter()
+        .filter(|layer| tree.overlays(layer.id).next().is_none())
+        .max_by_key(|layer| (depth(layer.id), std::cmp::Reverse(layer.id)))
+        .or(tree.layers.first())?
+        .id;
+    let chosen = selected.filter(|&id| tree.layer(id).is_some()).unwrap_or(longest);
+    let top = match kind {
+        // A layer without a backing file cannot be merged down or taken out of the middle.
+        Kind::Commit if depth(chosen) == 0 => longest,
+        Kind::Remove => {
+            let in_the_middle =
+                |id: LayerId| depth(id) > 0 && tree.overlays(id).next().is_some();
+            Some(chosen)
+                .filter(|&id| in_the_middle(id))
+                .or_else(|| tree.below(longest).iter().map(|l| l.id).find(|&id| in_the_middle(id)))
+                .unwrap_or(chosen)
+        }
+        _ => chosen,
+    };
+    Some(Operation {
+        kind,
+        top,
+        base: default_base(tree, kind, top),
+        link_only: false,
+        method: None,
+        force: false,
+    })
+}
+
+/// What `base` starts as for an operation on `top`.
+#[must_use]
+pub fn default_base(tree: &Tree, kind: Kind, top: LayerId) -> Option<LayerId> {
+    let below = tree.below(top);
+    match kind {
+        Kind::Commit => below.first().map(|layer| layer.id),
+        Kind::Pull | Kind::Remove => None,
+        Kind::Rebase => below.get(1).or(below.first()).map(|layer| layer.id),
+    }
+}

@@ -1,0 +1,75 @@
+//! What is shown before there are files.
+
+use super::diagram::{Diagram, DiagramBox};
+use super::text;
+use crate::protocol::Kind;
+use patternfly_yew::prelude::*;
+use std::rc::Rc;
+use yew::prelude::*;
+
+#[derive(Clone, PartialEq, Properties)]
+pub struct WelcomeProperties {
+    pub opening: bool,
+    pub onfiles: Callback<()>,
+    pub onfolder: Callback<()>,
+    pub ondemo: Callback<()>,
+}
+
+#[function_component(Welcome)]
+pub fn welcome(props: &WelcomeProperties) -> Html {
+    let click = |callback: &Callback<()>| callback.reform(|_: MouseEvent| ());
+    html! {
+        <div class="welcome">
+            <section class="welcome__drop">
+                <div class="welcome__picture">{ picture() }</div>
+                <Title level={Level::H1} size={Size::XXLarge}>{ "Drop your disk images here" }</Title>
+                <p>
+                    { "qcow2 and raw files, one, several, or a whole folder. The chain appears as it is; " }
+                    { "nothing is changed before you say so, and nothing leaves this computer." }
+                </p>
+                <div class="welcome__buttons">
+                    <button type="button" class="pf-v6-c-button pf-m-primary" data-testid="open-files" onclick={click(&props.onfiles)}>
+                        { "Choose files" }
+                    </button>
+                    <button type="button" class="pf-v6-c-button pf-m-secondary" data-testid="open-folder" onclick={click(&props.onfolder)}>
+                        { "Choose a folder" }
+                    </button>
+                    <button type="button" class="pf-v6-c-button pf-m-link" data-testid="demo" onclick={click(&props.ondemo)}>
+                        { "Try the demo chain" }
+                    </button>
+                </div>
+                if props.opening {
+                    <p class="quiet"><Spinner size={SpinnerSize::Md} />{ " opening…" }</p>
+                }
+            </section>
+            <ul class="welcome__what">
+                { for Kind::ALL.iter().map(|&kind| {
+                    let words = text::words(kind);
+                    html! { <li key={words.id}><strong>{ words.label }</strong><span>{ words.what }</span></li> }
+                }) }
+            </ul>
+        </div>
+    }
+}
+
+/// A chain, so that one sees what is meant.
+fn picture() -> Html {
+    let names = ["base", "snap-1", "snap-2", "active"];
+    let boxes = names
+        .iter()
+        .zip(0_u32..)
+        .map(|(name, id)| DiagramBox {
+            id,
+            backing: id.checked_sub(1),
+            class: match id {
+                0 => classes!("layer--base"),
+                3 => classes!("layer--active"),
+                _ => classes!(),
+            },
+            label: (*name).into(),
+            content: html! { <span class="layer__name">{ *name }</span> },
+            hooks: None,
+        })
+        .collect();
+    html! { <Diagram boxes={Rc::new(boxes)} compact=true label="A chain: base, snap-1, snap-2, active" /> }
+}
