@@ -57,27 +57,33 @@ pub async fn call(target: &JsValue, name: &str, arguments: &Array) -> Result<JsV
 /// # Errors
 /// What the call throws; also when there is no such function.
 pub fn start(target: &JsValue, name: &str, arguments: &Array) -> Result<JsValue, JsValue> {
-    let function = get(target, name).dyn_into::<js_sys::Function>().map_err(|_| {
-        JsValue::from(js_sys::Error::new(&format!("this browser has no {name}()")))
-    })?;
+    let function = get(target, name)
+        .dyn_into::<js_sys::Function>()
+        .map_err(|_| JsValue::from(js_sys::Error::new(&format!("this browser has no {name}()"))))?;
     function.apply(target, arguments)
 }
 
 /// Asks for leave to write. Must run inside a click; [`may_write`] tells the answer.
 #[must_use]
 pub fn ask_to_write(handle: &Handle) -> Option<Promise> {
-    handle.request_permission(&options([("mode", "readwrite".into())])).ok()
+    handle
+        .request_permission(&options([("mode", "readwrite".into())]))
+        .ok()
 }
 
 /// Whether what [`ask_to_write`] asked for was given.
 pub async fn may_write(asked: Promise) -> bool {
-    JsFuture::from(asked).await.is_ok_and(|answer| answer == "granted")
+    JsFuture::from(asked)
+        .await
+        .is_ok_and(|answer| answer == "granted")
 }
 
 /// The handle of a dropped item, where the browser has such things. Must run inside the drop.
 #[must_use]
 pub fn dropped_handle(item: &JsValue) -> Option<Promise> {
-    item.unchecked_ref::<HandleItem>().get_as_file_system_handle().ok()
+    item.unchecked_ref::<HandleItem>()
+        .get_as_file_system_handle()
+        .ok()
 }
 
 /// What a JavaScript error says: its message, with its name where that tells more.

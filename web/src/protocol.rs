@@ -24,7 +24,10 @@ pub enum Request {
     Preview { serial: u32, operation: Operation },
     /// Plans an operation and carries it out. Files of the gifts in `read_only` may not be
     /// written: changed copies of them are offered for saving.
-    Run { operation: Operation, read_only: Vec<u32> },
+    Run {
+        operation: Operation,
+        read_only: Vec<u32>,
+    },
     /// Stops the running operation, if it can still be stopped.
     Cancel,
 }
@@ -36,8 +39,17 @@ pub enum Event {
     Ready,
     /// The layers of all granted files, anew.
     Tree(Tree),
+    /// What a layer of the tree was found to hold, or why it cannot be read: comes after the
+    /// tree, as looking takes a while.
+    Measured {
+        layer: LayerId,
+        found: Result<Extents, String>,
+    },
     Details(Details),
-    Preview { serial: u32, preview: Result<Preview, String> },
+    Preview {
+        serial: u32,
+        preview: Result<Preview, String>,
+    },
     Progress(Progress),
     Outcome(Outcome),
     /// A request failed, in words a person can act on.
@@ -97,7 +109,9 @@ impl Tree {
 
     /// The layers whose backing file is `id`.
     pub fn overlays(&self, id: LayerId) -> impl Iterator<Item = &Layer> {
-        self.layers.iter().filter(move |layer| layer.backing == Some(id))
+        self.layers
+            .iter()
+            .filter(move |layer| layer.backing == Some(id))
     }
 }
 
@@ -120,11 +134,30 @@ pub struct Layer {
     /// The backing file's name without folders, "" when there is none.
     pub backing_name: String,
     pub role: Role,
+    /// What of the guest's disk it holds itself, once that was looked up.
+    pub extents: Option<Extents>,
     pub state: State,
     /// Why the state is what it is, when it is not `Ok`.
     pub reason: Option<String>,
     /// Written in place; otherwise a changed copy is offered for saving.
     pub in_place: bool,
+}
+
+impl Layer {
+    /// Takes in what [`Event::Measured`] says.
+    pub fn measured(&mut self, found: Result<Extents, String>) {
+        match found {
+            Ok(extents) => {
+                self.allocated = Some(extents.data.saturating_add(extents.compressed));
+                self.extents = Some(extents);
+            }
+            Err(reason) if self.state == State::Ok => {
+                self.state = State::Damaged;
+                self.reason = Some(reason);
+            }
+            Err(_) => {}
+        }
+    }
 }
 
 /// Where a layer stands in its chain.
@@ -175,8 +208,6 @@ impl State {
 pub struct Details {
     pub layer: LayerId,
     pub sections: Vec<Section>,
-    /// What of the guest's disk this layer holds itself; absent when it cannot be told.
-    pub extents: Option<Extents>,
 }
 
 /// A titled list of facts.
@@ -347,6 +378,8 @@ pub fn encode<T: Serialize>(message: &T) -> Result<JsValue, serde_wasm_bindgen::
 ///
 /// # Errors
 /// If the value is no such message.
-pub fn decode<T: for<'de> Deserialize<'de>>(value: JsValue) -> Result<T, serde_wasm_bindgen::Error> {
+pub fn decode<T: for<'de> Deserialize<'de>>(
+    value: JsValue,
+) -> Result<T, serde_wasm_bindgen::Error> {
     serde_wasm_bindgen::from_value(value)
 }

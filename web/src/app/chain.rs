@@ -29,7 +29,12 @@ pub fn chain(props: &ChainProperties) -> Html {
 }
 
 fn boxes(tree: &Tree) -> Vec<DiagramBox> {
-    let largest = tree.layers.iter().filter_map(|layer| layer.allocated).max().unwrap_or(0);
+    let largest = tree
+        .layers
+        .iter()
+        .filter_map(|layer| layer.allocated)
+        .max()
+        .unwrap_or(0);
     let mut boxes: Vec<DiagramBox> = Vec::new();
     let mut ghosts: Vec<(String, u32)> = Vec::new();
     for layer in &tree.layers {
@@ -88,7 +93,9 @@ fn class_of(role: Role) -> &'static str {
 }
 
 fn content(layer: &Layer, largest: u64) -> Html {
-    let size = layer.virtual_size.map_or_else(|| "unreadable".to_owned(), text::bytes);
+    let size = layer
+        .virtual_size
+        .map_or_else(|| "unreadable".to_owned(), text::bytes);
     let used = layer.allocated.unwrap_or(0);
     let fill = format!("width:{:.1}%", text::share(used, largest.max(1)) * 100.0);
     let badge = match layer.state {
@@ -115,7 +122,12 @@ fn content(layer: &Layer, largest: u64) -> Html {
 
 /// One layer in a sentence.
 fn describe(layer: &Layer) -> String {
-    let mut said = format!("{}, {} layer, {}", layer.name, text::role(layer.role), layer.format);
+    let mut said = format!(
+        "{}, {} layer, {}",
+        layer.name,
+        text::role(layer.role),
+        layer.format
+    );
     if layer.backing_name.is_empty() {
         said.push_str(", no backing file");
     } else {

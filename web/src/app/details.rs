@@ -1,7 +1,7 @@
 //! What one layer says about itself.
 
 use super::text;
-use crate::protocol::{Details, Extents, Kind, Layer, State};
+use crate::protocol::{Details, Extents, Layer, State};
 use patternfly_yew::prelude::*;
 use std::rc::Rc;
 use yew::prelude::*;
@@ -10,7 +10,6 @@ use yew::prelude::*;
 pub struct LayerDetailsProperties {
     pub layer: Layer,
     pub details: Option<Rc<Details>>,
-    pub onchoose: Callback<Kind>,
     pub onclose: Callback<()>,
 }
 
@@ -31,13 +30,13 @@ pub fn layer_details(props: &LayerDetailsProperties) -> Html {
             }
             if let Some(reason) = &layer.reason {
                 <Alert inline=true r#type={alert_type(layer.state)} title={sentence(text::state(layer.state))}>
-                    { reason }
+                    <p>{ reason }</p>
                 </Alert>
             }
+            if let Some(extents) = &layer.extents {
+                { map(extents) }
+            }
             if let Some(details) = &props.details {
-                if let Some(extents) = &details.extents {
-                    { map(extents) }
-                }
                 { for details.sections.iter().map(|section| html! {
                     <div class="facts" key={section.title.clone()}>
                         <h3>{ &section.title }</h3>
@@ -64,7 +63,10 @@ fn alert_type(state: State) -> AlertType {
 
 fn sentence(text: &str) -> String {
     let mut letters = text.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+    letters
+        .next()
+        .map(|first| first.to_uppercase().chain(letters).collect())
+        .unwrap_or_default()
 }
 
 /// How the layer's virtual size divides up, as a bar with its legend.

@@ -54,8 +54,11 @@ struct Metrics {
 impl Metrics {
     fn new(compact: bool, columns: u32, available: f64, flow: bool) -> Self {
         let columns = f64::from(columns.max(1));
-        let (least, most, gap_x): (f64, f64, f64) =
-            if compact { (76.0, 150.0, 34.0) } else { (148.0, 216.0, 44.0) };
+        let (least, most, gap_x): (f64, f64, f64) = if compact {
+            (76.0, 150.0, 34.0)
+        } else {
+            (148.0, 216.0, 44.0)
+        };
         let width = ((available - 2.0 + gap_x) / columns - gap_x).min(most);
         let upright = width < least;
         let margin = match (flow, upright) {
@@ -65,7 +68,7 @@ impl Metrics {
         };
         Self {
             width,
-            height: if compact { 38.0 } else { 122.0 },
+            height: if compact { 38.0 } else { 126.0 },
             gap_x,
             gap_y: if upright && compact { 20.0 } else { 26.0 },
             indent: if compact { 22.0 } else { 26.0 },
@@ -79,7 +82,11 @@ impl Metrics {
         if self.upright {
             let left = f64::from(place.lane.min(6)) * self.indent;
             let width = (available - left - self.margin - 2.0).clamp(120.0, 420.0);
-            (left, f64::from(place.order) * (self.height + self.gap_y), width)
+            (
+                left,
+                f64::from(place.order) * (self.height + self.gap_y),
+                width,
+            )
         } else {
             (
                 f64::from(place.depth) * (self.width + self.gap_x),
@@ -94,8 +101,14 @@ impl Metrics {
 pub fn diagram(props: &DiagramProperties) -> Html {
     let node = use_node_ref();
     let available = use_width(&node);
-    let links: Vec<Link> =
-        props.boxes.iter().map(|b| Link { id: b.id, backing: b.backing }).collect();
+    let links: Vec<Link> = props
+        .boxes
+        .iter()
+        .map(|b| Link {
+            id: b.id,
+            backing: b.backing,
+        })
+        .collect();
     let places = use_memo(links, |links| layout::place(links));
     let columns = places.iter().map(|p| p.depth + 1).max().unwrap_or(1);
     let metrics = Metrics::new(props.compact, columns, available, !props.flow.is_empty());
@@ -126,8 +139,10 @@ pub fn diagram(props: &DiagramProperties) -> Html {
     let cards = places.iter().filter_map(|place| {
         let shown = props.boxes.iter().find(|b| b.id == place.id)?;
         let (left, top, width) = metrics.at(place, available);
-        let style =
-            format!("left:{left:.0}px;top:{top:.0}px;width:{width:.0}px;height:{:.0}px", metrics.height);
+        let style = format!(
+            "left:{left:.0}px;top:{top:.0}px;width:{width:.0}px;height:{:.0}px",
+            metrics.height
+        );
         Some(card(props, shown, style))
     });
     let class = classes!(
@@ -183,14 +198,19 @@ fn card(props: &DiagramProperties, shown: &DiagramBox, style: String) -> Html {
         }
     });
     let ondragover = Callback::from(|event: DragEvent| {
-        if event.data_transfer().is_some_and(|t| t.types().includes(&DRAG_TYPE.into(), 0)) {
+        if event
+            .data_transfer()
+            .is_some_and(|t| t.types().includes(&DRAG_TYPE.into(), 0))
+        {
             event.prevent_default();
         }
     });
     let ondrop = {
         let ondragonto = props.ondragonto.clone();
         Callback::from(move |event: DragEvent| {
-            let dragged = event.data_transfer().and_then(|t| t.get_data(DRAG_TYPE).ok());
+            let dragged = event
+                .data_transfer()
+                .and_then(|t| t.get_data(DRAG_TYPE).ok());
             if let Some(from) = dragged.and_then(|text| text.parse::<u32>().ok()) {
                 event.prevent_default();
                 if from != id {
@@ -233,13 +253,20 @@ fn walk(event: &KeyboardEvent) {
         "ArrowLeft" | "ArrowUp" => -1,
         _ => return,
     };
-    let Some(here) = event.current_target().and_then(|t| t.dyn_into::<Element>().ok()) else {
+    let Some(here) = event
+        .current_target()
+        .and_then(|t| t.dyn_into::<Element>().ok())
+    else {
         return;
     };
     event.prevent_default();
     let mut at = Some(here);
     while let Some(element) = at {
-        at = if step > 0 { element.next_element_sibling() } else { element.previous_element_sibling() };
+        at = if step > 0 {
+            element.next_element_sibling()
+        } else {
+            element.previous_element_sibling()
+        };
         if let Some(button) = at.as_ref().filter(|e| e.tag_name() == "BUTTON") {
             if let Some(button) = button.dyn_ref::<HtmlElement>() {
                 let _ = button.focus();
@@ -262,7 +289,11 @@ fn arrow(metrics: &Metrics, overlay: &Place, backing: &Place, available: f64) ->
             return format!("M{rail} {y} V{end}");
         }
         let middle = y + half;
-        return format!("M{x} {middle} H{} Q{rail} {middle} {rail} {} V{end}", rail + 8.0, middle - 8.0);
+        return format!(
+            "M{x} {middle} H{} Q{rail} {middle} {rail} {} V{end}",
+            rail + 8.0,
+            middle - 8.0
+        );
     }
     let middle = y + half;
     if overlay.row == backing.row {
@@ -270,7 +301,11 @@ fn arrow(metrics: &Metrics, overlay: &Place, backing: &Place, available: f64) ->
     }
     let rail = to_x + to_width / 2.0;
     let end = to_y + metrics.height + 3.0;
-    format!("M{x} {middle} H{} Q{rail} {middle} {rail} {} V{end}", rail + 10.0, middle - 10.0)
+    format!(
+        "M{x} {middle} H{} Q{rail} {middle} {rail} {} V{end}",
+        rail + 10.0,
+        middle - 10.0
+    )
 }
 
 /// From the layer whose data moves to the one it is merged into.
@@ -281,7 +316,13 @@ fn curve(metrics: &Metrics, from: &Place, to: &Place, available: f64) -> String 
         let half = metrics.height / 2.0;
         let (a, b) = (x + width + 2.0, to_x + to_width + 4.0);
         let out = a.max(b) + 34.0;
-        return format!("M{a} {} C{out} {} {out} {} {b} {}", y + half, y + half, to_y + half, to_y + half);
+        return format!(
+            "M{a} {} C{out} {} {out} {} {b} {}",
+            y + half,
+            y + half,
+            to_y + half,
+            to_y + half
+        );
     }
     let start = y + metrics.height + 2.0;
     let end = to_y + metrics.height + 4.0;
@@ -294,7 +335,10 @@ fn curve(metrics: &Metrics, from: &Place, to: &Place, available: f64) -> String 
 #[hook]
 fn use_width(node: &NodeRef) -> f64 {
     let width = use_state(|| {
-        let inner = gloo::utils::window().inner_width().ok().and_then(|w| w.as_f64());
+        let inner = gloo::utils::window()
+            .inner_width()
+            .ok()
+            .and_then(|w| w.as_f64());
         inner.unwrap_or(1024.0) - 64.0
     });
     let node = node.clone();
@@ -305,7 +349,9 @@ fn use_width(node: &NodeRef) -> f64 {
             let observed = observed.clone();
             let mut last = 0.0;
             move || {
-                let now = observed.as_ref().map_or(0.0, |e| f64::from(e.client_width()));
+                let now = observed
+                    .as_ref()
+                    .map_or(0.0, |e| f64::from(e.client_width()));
                 if now > 0.0 && (now - last).abs() >= 1.0 {
                     last = now;
                     state.set(now);

@@ -38,9 +38,16 @@ impl Gifts {
             _ => Access::File(given.clone()),
         };
         if !matches!(access, Access::File(_)) {
-            self.0.handles.borrow_mut().insert(gift, given.unchecked_into());
+            self.0
+                .handles
+                .borrow_mut()
+                .insert(gift, given.unchecked_into());
         }
-        Granted { gift, path: path.unwrap_or(name), access }
+        Granted {
+            gift,
+            path: path.unwrap_or(name),
+            access,
+        }
     }
 
     /// Asks for leave to write to these gifts, all at once, and returns those without it. Call
@@ -72,7 +79,9 @@ impl Gifts {
         let items = transfer.items();
         let mut pending: Vec<(Option<Promise>, Option<File>)> = Vec::new();
         for index in 0..items.length() {
-            let Some(item) = items.get(index) else { continue };
+            let Some(item) = items.get(index) else {
+                continue;
+            };
             if item.kind() == "file" {
                 let file = item.get_as_file().ok().flatten();
                 pending.push((js::dropped_handle(&item), file));
@@ -83,7 +92,10 @@ impl Gifts {
             let mut granted = Vec::new();
             for (handle, file) in pending {
                 let handle = match handle {
-                    Some(promise) => JsFuture::from(promise).await.ok().filter(JsValue::is_object),
+                    Some(promise) => JsFuture::from(promise)
+                        .await
+                        .ok()
+                        .filter(JsValue::is_object),
                     None => None,
                 };
                 if let Some(given) = handle.or_else(|| file.map(JsValue::from)) {
@@ -114,14 +126,20 @@ impl Gifts {
         if !js::get(&window, picker).is_function() {
             return None;
         }
-        Some(match js::call(&window, picker, &Array::of1(options)).await {
-            Ok(picked) if Array::is_array(&picked) => {
-                Ok(Array::from(&picked).iter().map(|handle| self.add(handle, None)).collect())
-            }
-            Ok(folder) => Ok(vec![self.add(folder, None)]),
-            Err(error) if js::error_name(&error) == "AbortError" => Ok(Vec::new()),
-            Err(error) => Err(format!("The files cannot be opened: {}", js::message(&error))),
-        })
+        Some(
+            match js::call(&window, picker, &Array::of1(options)).await {
+                Ok(picked) if Array::is_array(&picked) => Ok(Array::from(&picked)
+                    .iter()
+                    .map(|handle| self.add(handle, None))
+                    .collect()),
+                Ok(folder) => Ok(vec![self.add(folder, None)]),
+                Err(error) if js::error_name(&error) == "AbortError" => Ok(Vec::new()),
+                Err(error) => Err(format!(
+                    "The files cannot be opened: {}",
+                    js::message(&error)
+                )),
+            },
+        )
     }
 
     /// What was chosen in a file input.
@@ -141,5 +159,7 @@ impl Gifts {
 }
 
 fn list(files: &FileList) -> Vec<File> {
-    (0..files.length()).filter_map(|index| files.get(index)).collect()
+    (0..files.length())
+        .filter_map(|index| files.get(index))
+        .collect()
 }

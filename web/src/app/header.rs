@@ -1,7 +1,6 @@
 //! The bar at the top.
 
 use gloo::storage::{LocalStorage, Storage};
-use patternfly_yew::prelude::Icon;
 use yew::prelude::*;
 
 #[derive(Clone, PartialEq, Properties)]
@@ -66,7 +65,7 @@ fn theme_toggle() -> Html {
             aria-label={if *dark { "Use the light theme" } else { "Use the dark theme" }}
             {onclick}
         >
-            { if *dark { Icon::Sun } else { Icon::Moon } }
+            <i class={classes!("fas", if *dark { "fa-sun" } else { "fa-moon" })} aria-hidden="true" />
         </button>
     }
 }

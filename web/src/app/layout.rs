@@ -47,7 +47,10 @@ pub fn place(links: &[Link]) -> Vec<Place> {
                 break;
             }
             if path.contains(&at) {
-                let first = links.iter().map(|l| l.id).find(|id| cycle_has(&backing, at, *id));
+                let first = links
+                    .iter()
+                    .map(|l| l.id)
+                    .find(|id| cycle_has(&backing, at, *id));
                 roots.push(first.unwrap_or(at));
                 break;
             }
@@ -89,7 +92,9 @@ pub fn place(links: &[Link]) -> Vec<Place> {
     for &root in &roots {
         let mut stack = vec![(root, 0)];
         while let Some((id, lane)) = stack.pop() {
-            let Some(mut place) = places.get(&id).copied() else { continue };
+            let Some(mut place) = places.get(&id).copied() else {
+                continue;
+            };
             place.order = order;
             place.lane = lane;
             order += 1;
@@ -131,7 +136,10 @@ fn heights(roots: &[u32], overlays: &HashMap<u32, Vec<u32>>) -> HashMap<u32, u32
     let mut heights = HashMap::new();
     for id in order.into_iter().rev() {
         let above = overlays.get(&id).into_iter().flatten();
-        let height = above.filter_map(|id| heights.get(id)).max().map_or(0, |h: &u32| h + 1);
+        let height = above
+            .filter_map(|id| heights.get(id))
+            .max()
+            .map_or(0, |h: &u32| h + 1);
         heights.insert(id, height);
     }
     heights
@@ -153,8 +161,22 @@ fn across(
         let mut at = Some(start);
         let mut depth = depth;
         while let Some(id) = at {
-            let below = if id == root { None } else { backing.get(&id).copied().flatten() };
-            places.insert(id, Place { id, backing: below, depth, row: free, order: 0, lane: 0 });
+            let below = if id == root {
+                None
+            } else {
+                backing.get(&id).copied().flatten()
+            };
+            places.insert(
+                id,
+                Place {
+                    id,
+                    backing: below,
+                    depth,
+                    row: free,
+                    order: 0,
+                    lane: 0,
+                },
+            );
             let above = overlays.get(&id).map(Vec::as_slice).unwrap_or_default();
             at = above.first().copied();
             depth += 1;
@@ -172,13 +194,19 @@ mod tests {
     use super::*;
 
     fn links(pairs: &[(u32, Option<u32>)]) -> Vec<Link> {
-        pairs.iter().map(|&(id, backing)| Link { id, backing }).collect()
+        pairs
+            .iter()
+            .map(|&(id, backing)| Link { id, backing })
+            .collect()
     }
 
     #[test]
     fn a_chain_is_one_row() {
         let places = place(&links(&[(2, Some(1)), (0, None), (1, Some(0))]));
-        let seen: Vec<_> = places.iter().map(|p| (p.id, p.depth, p.row, p.lane)).collect();
+        let seen: Vec<_> = places
+            .iter()
+            .map(|p| (p.id, p.depth, p.row, p.lane))
+            .collect();
         assert_eq!(seen, [(0, 0, 0, 0), (1, 1, 0, 0), (2, 2, 0, 0)]);
     }
 
@@ -191,7 +219,10 @@ mod tests {
             (3, Some(2)),
         ]));
         let row = |id| places.iter().find(|p| p.id == id).map(|p| p.row);
-        assert_eq!((row(0), row(2), row(3), row(1)), (Some(0), Some(0), Some(0), Some(1)));
+        assert_eq!(
+            (row(0), row(2), row(3), row(1)),
+            (Some(0), Some(0), Some(0), Some(1))
+        );
     }
 
     #[test]
@@ -211,8 +242,14 @@ mod tests {
     #[test]
     fn rows_and_orders_are_distinct() {
         let places = place(&links(&[
-            (0, None), (1, Some(0)), (2, Some(1)), (3, Some(2)), (4, Some(0)), (5, Some(4)),
-            (6, Some(1)), (7, Some(1)),
+            (0, None),
+            (1, Some(0)),
+            (2, Some(1)),
+            (3, Some(2)),
+            (4, Some(0)),
+            (5, Some(4)),
+            (6, Some(1)),
+            (7, Some(1)),
         ]));
         let mut cells: Vec<_> = places.iter().map(|p| (p.row, p.depth)).collect();
         cells.sort_unstable();

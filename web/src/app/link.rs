@@ -51,7 +51,9 @@ impl Link {
             let inner = Rc::downgrade(&link.0);
             let listener = listener.clone();
             gloo::events::EventListener::new(&worker, "message", move |event| {
-                let Some(event) = event.dyn_ref::<MessageEvent>() else { return };
+                let Some(event) = event.dyn_ref::<MessageEvent>() else {
+                    return;
+                };
                 match protocol::decode::<Event>(event.data()) {
                     Ok(Event::Ready) => {
                         if let Some(inner) = inner.upgrade() {
@@ -66,8 +68,15 @@ impl Link {
             })
         };
         let failed = gloo::events::EventListener::new(&worker, "error", move |event| {
-            let text = event.dyn_ref::<ErrorEvent>().map(ErrorEvent::message).unwrap_or_default();
-            let text = if text.is_empty() { "it could not be loaded".to_owned() } else { text };
+            let text = event
+                .dyn_ref::<ErrorEvent>()
+                .map(ErrorEvent::message)
+                .unwrap_or_default();
+            let text = if text.is_empty() {
+                "it could not be loaded".to_owned()
+            } else {
+                text
+            };
             listener(Event::Crash(format!("the engine's worker stopped: {text}")));
         });
         link.0.listeners.borrow_mut().extend([heard, failed]);

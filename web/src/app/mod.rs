@@ -1,18 +1,18 @@
 //! The page: it draws what the worker reports, and asks the worker for what the user wants.
 
-mod chain;
-mod details;
-mod diagram;
-mod files;
-mod header;
-mod layout;
-mod link;
-mod model;
-mod operation;
-mod preview;
-mod text;
-mod welcome;
-mod window;
+pub mod chain;
+pub mod details;
+pub mod diagram;
+pub mod files;
+pub mod header;
+pub mod layout;
+pub mod link;
+pub mod model;
+pub mod operation;
+pub mod preview;
+pub mod text;
+pub mod welcome;
+pub mod window;
 
 use crate::js;
 use crate::protocol::{Event, Granted, Kind, LayerId, Operation, Request};
@@ -24,7 +24,6 @@ use link::Link;
 use model::{Action, Model, Stage};
 use operation::OperationView;
 use patternfly_yew::prelude::{Alert, AlertType};
-use std::rc::Rc;
 use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::spawn_local;
 use web_sys::HtmlInputElement;
@@ -44,7 +43,11 @@ pub fn start() {
 /// Shows the notice that stands outside the app, through the script that is there before it.
 fn crash_notice(message: &str) {
     let window = gloo::utils::window();
-    let _ = js::start(&window, "backchainCrash", &js_sys::Array::of1(&message.into()));
+    let _ = js::start(
+        &window,
+        "backchainCrash",
+        &js_sys::Array::of1(&message.into()),
+    );
 }
 
 #[function_component(App)]
@@ -87,7 +90,9 @@ fn app() -> Html {
     }
     {
         let send = send.clone();
-        let wanted = model.selected.filter(|_| model.details.is_none() && !model.running());
+        let wanted = model
+            .selected
+            .filter(|_| model.details.is_none() && !model.running());
         use_effect_with((wanted, model.tree.clone()), move |(wanted, _)| {
             if let Some(layer) = *wanted {
                 send.emit(Request::Details { layer });
@@ -122,8 +127,11 @@ fn app() -> Html {
             let (open, gifts, model) = (open.clone(), gifts.clone(), model.clone());
             let input = input.clone();
             spawn_local(async move {
-                let picked =
-                    if folder { gifts.pick_folder().await } else { gifts.pick_files().await };
+                let picked = if folder {
+                    gifts.pick_folder().await
+                } else {
+                    gifts.pick_files().await
+                };
                 match picked {
                     Some(Ok(granted)) => open.emit(granted),
                     Some(Err(error)) => model.dispatch(Action::Problem(Some(error))),
@@ -141,7 +149,9 @@ fn app() -> Html {
     let chosen = {
         let (open, gifts) = (open.clone(), gifts.clone());
         Callback::from(move |event: web_sys::Event| {
-            let input = event.target().and_then(|t| t.dyn_into::<HtmlInputElement>().ok());
+            let input = event
+                .target()
+                .and_then(|t| t.dyn_into::<HtmlInputElement>().ok());
             if let Some(input) = input {
                 open.emit(gifts.chosen(&input));
             }
@@ -190,7 +200,10 @@ fn app() -> Html {
             let send = send.clone();
             spawn_local(async move {
                 let read_only = asked.await;
-                send.emit(Request::Run { operation, read_only });
+                send.emit(Request::Run {
+                    operation,
+                    read_only,
+                });
             });
         })
     };
@@ -218,14 +231,20 @@ fn app() -> Html {
         Callback::from(move |()| model.dispatch(Action::Select(None)))
     };
     use_keys({
-        let (model, choose, cancel, onfiles) =
-            (model.clone(), choose.clone(), cancel.clone(), onfiles.clone());
+        let (model, choose, cancel, onfiles) = (
+            model.clone(),
+            choose.clone(),
+            cancel.clone(),
+            onfiles.clone(),
+        );
         Callback::from(move |key: String| match key.as_str() {
             "Escape" if model.form.is_some() => cancel.emit(()),
             "Escape" => model.dispatch(Action::Select(None)),
             "o" => onfiles.emit(()),
             key => {
-                let kind = Kind::ALL.into_iter().find(|&kind| text::words(kind).key == key);
+                let kind = Kind::ALL
+                    .into_iter()
+                    .find(|&kind| text::words(kind).key == key);
                 if let Some(kind) = kind {
                     choose.emit(kind);
                 }
@@ -251,7 +270,7 @@ fn app() -> Html {
                 if let Some(problem) = &model.problem {
                     <div data-testid="problem">
                         <Alert inline=true r#type={AlertType::Danger} title="That did not work" onclose={Some(dismiss)}>
-                            { problem }
+                            <p>{ problem }</p>
                         </Alert>
                     </div>
                 }
@@ -290,7 +309,7 @@ fn app() -> Html {
                 }
             </main>
             <input ref={file_input} type="file" multiple=true hidden=true data-testid="file-input" onchange={chosen.clone()} />
-            <input ref={folder_input} type="file" multiple=true hidden=true webkitdirectory="" onchange={chosen} />
+            <input ref={folder_input} type="file" multiple=true hidden=true webkitdirectory=true onchange={chosen} />
             if dragging {
                 <div class="veil" aria-hidden="true"><p>{ "Drop the files anywhere" }</p></div>
             }
@@ -299,11 +318,13 @@ fn app() -> Html {
 }
 
 /// The gifts whose files the planned operation writes in place.
-fn written_gifts(model: &Rc<Model>) -> Vec<u32> {
+fn written_gifts(model: &Model) -> Vec<u32> {
     let Some(Stage::Planned(preview)) = model.form.as_ref().map(|form| &form.stage) else {
         return Vec::new();
     };
-    let Ok(preview) = preview.as_ref() else { return Vec::new() };
+    let Ok(preview) = preview.as_ref() else {
+        return Vec::new();
+    };
     let mut gifts: Vec<u32> = preview
         .writes
         .iter()

@@ -34,8 +34,15 @@ pub enum Stage {
     /// The worker is planning.
     Planning,
     Planned(Rc<Result<Preview, String>>),
-    Running { preview: Rc<Result<Preview, String>>, progress: Option<Progress>, cancelling: bool },
-    Finished { preview: Rc<Result<Preview, String>>, result: Rc<RunResult> },
+    Running {
+        preview: Rc<Result<Preview, String>>,
+        progress: Option<Progress>,
+        cancelling: bool,
+    },
+    Finished {
+        preview: Rc<Result<Preview, String>>,
+        result: Rc<RunResult>,
+    },
 }
 
 #[derive(Clone, PartialEq)]
@@ -108,7 +115,11 @@ impl Reducible for Model {
                 }
             }
             Action::Cancel => {
-                if let Some(Form { stage: Stage::Running { cancelling, .. }, .. }) = &mut next.form {
+                if let Some(Form {
+                    stage: Stage::Running { cancelling, .. },
+                    ..
+                }) = &mut next.form
+                {
                     *cancelling = true;
                 }
             }
@@ -118,7 +129,11 @@ impl Reducible for Model {
                 }
             }
             Action::Clear => {
-                next = Self { serial: next.serial, crashed: next.crashed, ..Self::default() };
+                next = Self {
+                    serial: next.serial,
+                    crashed: next.crashed,
+                    ..Self::default()
+                };
             }
         }
         Rc::new(next)
@@ -133,7 +148,11 @@ impl Model {
 
     fn plan(&mut self, operation: Operation) {
         self.serial = self.serial.wrapping_add(1);
-        self.form = Some(Form { operation, serial: self.serial, stage: Stage::Planning });
+        self.form = Some(Form {
+            operation,
+            serial: self.serial,
+            stage: Stage::Planning,
+        });
         self.problem = None;
     }
 
@@ -154,11 +173,21 @@ impl Model {
                     {
                         self.form = None;
                     }
-                    Some(Form { operation, stage: Stage::Planning | Stage::Planned(_), .. }) => {
+                    Some(Form {
+                        operation,
+                        stage: Stage::Planning | Stage::Planned(_),
+                        ..
+                    }) => {
                         let operation = *operation;
                         self.plan(operation);
                     }
                     _ => {}
+                }
+            }
+            Event::Measured { layer, found } => {
+                let tree = Rc::make_mut(&mut self.tree);
+                if let Some(layer) = tree.layers.iter_mut().find(|l| l.id == layer) {
+                    layer.measured(found);
                 }
             }
             Event::Details(details) => {
@@ -175,7 +204,11 @@ impl Model {
                 }
             }
             Event::Progress(now) => {
-                if let Some(Form { stage: Stage::Running { progress, .. }, .. }) = &mut self.form {
+                if let Some(Form {
+                    stage: Stage::Running { progress, .. },
+                    ..
+                }) = &mut self.form
+                {
                     *progress = Some(now);
                 }
             }
@@ -215,7 +248,11 @@ impl From<Outcome> for RunResult {
 impl From<Saved> for SavedFile {
     fn from(saved: Saved) -> Self {
         let file: JsValue = saved.file;
-        Self { name: saved.name, size: saved.size, file: file.dyn_into().ok() }
+        Self {
+            name: saved.name,
+            size: saved.size,
+            file: file.dyn_into().ok(),
+        }
     }
 }
 
@@ -229,16 +266,22 @@ fn proposal(tree: &Tree, kind: Kind, selected: Option<LayerId>) -> Option<Operat
         .max_by_key(|layer| (depth(layer.id), std::cmp::Reverse(layer.id)))
         .or(tree.layers.first())?
         .id;
-    let chosen = selected.filter(|&id| tree.layer(id).is_some()).unwrap_or(longest);
+    let chosen = selected
+        .filter(|&id| tree.layer(id).is_some())
+        .unwrap_or(longest);
     let top = match kind {
         // A layer without a backing file cannot be merged down or taken out of the middle.
         Kind::Commit if depth(chosen) == 0 => longest,
         Kind::Remove => {
-            let in_the_middle =
-                |id: LayerId| depth(id) > 0 && tree.overlays(id).next().is_some();
+            let in_the_middle = |id: LayerId| depth(id) > 0 && tree.overlays(id).next().is_some();
             Some(chosen)
                 .filter(|&id| in_the_middle(id))
-                .or_else(|| tree.below(longest).iter().map(|l| l.id).find(|&id| in_the_middle(id)))
+                .or_else(|| {
+                    tree.below(longest)
+                        .iter()
+                        .map(|l| l.id)
+                        .find(|&id| in_the_middle(id))
+                })
                 .unwrap_or(chosen)
         }
         _ => chosen,

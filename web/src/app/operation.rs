@@ -39,7 +39,13 @@ pub fn operation_view(props: &OperationViewProperties) -> Html {
     });
     let cancel = props.oncancel.reform(|_: MouseEvent| ());
     let run = props.onrun.reform(|_: MouseEvent| ());
-    let cancelling = matches!(stage, Stage::Running { cancelling: true, .. });
+    let cancelling = matches!(
+        stage,
+        Stage::Running {
+            cancelling: true,
+            ..
+        }
+    );
     html! {
         <section class="panel panel--operation" data-testid="operation" aria-label={words.label}>
             <header class="panel__head">
@@ -59,7 +65,7 @@ pub fn operation_view(props: &OperationViewProperties) -> Html {
                 <ResultView result={result.clone()} />
             }
             if !finished {
-                <PreviewView tree={props.tree.clone()} {preview} />
+                <PreviewView tree={props.tree.clone()} preview={preview.clone()} />
             }
             if let Stage::Running { progress, .. } = stage {
                 { bar(progress.as_ref(), cancelling) }
@@ -103,18 +109,32 @@ struct FieldsProperties {
 
 #[function_component(Fields)]
 fn fields(props: &FieldsProperties) -> Html {
-    let FieldsProperties { tree, operation, disabled, onchange, .. } = props;
+    let FieldsProperties {
+        tree,
+        operation,
+        disabled,
+        onchange,
+        ..
+    } = props;
     let operation = *operation;
     let kind = operation.kind;
     let set_top = {
         let tree = tree.clone();
         onchange.reform(move |top: Option<LayerId>| {
             let top = top.unwrap_or(operation.top);
-            Operation { top, base: default_base(&tree, kind, top), force: false, ..operation }
+            Operation {
+                top,
+                base: default_base(&tree, kind, top),
+                force: false,
+                ..operation
+            }
         })
     };
-    let set_base =
-        onchange.reform(move |base| Operation { base, force: false, ..operation });
+    let set_base = onchange.reform(move |base| Operation {
+        base,
+        force: false,
+        ..operation
+    });
     let (top_label, base_label) = match kind {
         Kind::Commit => ("Merge down (top)", "into (base)"),
         Kind::Pull => ("Pull into (top)", "which then stands on (base)"),
@@ -122,14 +142,20 @@ fn fields(props: &FieldsProperties) -> Html {
         Kind::Remove => ("Take out", ""),
     };
     // What makes sense comes first; the rest is there too, and the preview says why not.
-    let below: Vec<LayerId> = tree.below(operation.top).iter().map(|layer| layer.id).collect();
+    let below: Vec<LayerId> = tree
+        .below(operation.top)
+        .iter()
+        .map(|layer| layer.id)
+        .collect();
     let base_groups = match kind {
         Kind::Rebase => vec![("", others(tree, |layer| layer.id != operation.top))],
         _ => vec![
             ("Below it", others(tree, |layer| below.contains(&layer.id))),
             (
                 "Elsewhere",
-                others(tree, |layer| layer.id != operation.top && !below.contains(&layer.id)),
+                others(tree, |layer| {
+                    layer.id != operation.top && !below.contains(&layer.id)
+                }),
             ),
         ],
     };
@@ -177,16 +203,32 @@ fn fields(props: &FieldsProperties) -> Html {
 }
 
 fn others(tree: &Tree, keep: impl Fn(&Layer) -> bool) -> Vec<Layer> {
-    tree.layers.iter().filter(|layer| keep(layer)).cloned().collect()
+    tree.layers
+        .iter()
+        .filter(|layer| keep(layer))
+        .cloned()
+        .collect()
 }
 
 /// An option's value: the file name, or the path where several files share a name.
 fn value_of(tree: &Tree, layer: &Layer) -> String {
-    let shared = tree.layers.iter().filter(|other| other.name == layer.name).count() > 1;
-    if shared { layer.path.clone() } else { layer.name.clone() }
+    let shared = tree
+        .layers
+        .iter()
+        .filter(|other| other.name == layer.name)
+        .count()
+        > 1;
+    if shared {
+        layer.path.clone()
+    } else {
+        layer.name.clone()
+    }
 }
 
-#[expect(clippy::too_many_arguments, reason = "a select has this many independent parts")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a select has this many independent parts"
+)]
 fn select(
     id: &'static str,
     label: &str,
@@ -200,12 +242,17 @@ fn select(
     let onchange = {
         let tree = tree.clone();
         Callback::from(move |event: Event| {
-            let Some(select) = event.target().and_then(|t| t.dyn_into::<HtmlSelectElement>().ok())
+            let Some(select) = event
+                .target()
+                .and_then(|t| t.dyn_into::<HtmlSelectElement>().ok())
             else {
                 return;
             };
             let value = select.value();
-            let layer = tree.layers.iter().find(|layer| value_of(&tree, layer) == value);
+            let layer = tree
+                .layers
+                .iter()
+                .find(|layer| value_of(&tree, layer) == value);
             onchange.emit(layer.map(|layer| layer.id));
         })
     };
@@ -229,7 +276,7 @@ fn select(
                     }
                     { for groups.iter().filter(|(_, layers)| !layers.is_empty()).map(|(name, layers)| {
                         if name.is_empty() {
-                            html! { for layers.iter().map(option) }
+                            html! { <>{ for layers.iter().map(option) }</> }
                         } else {
                             html! { <optgroup key={*name} label={*name}>{ for layers.iter().map(option) }</optgroup> }
                         }
@@ -242,9 +289,14 @@ fn select(
 
 fn methods(operation: Operation, disabled: bool, onchange: &Callback<Operation>) -> Html {
     let onchange = onchange.reform(move |event: Event| {
-        let select = event.target().and_then(|t| t.dyn_into::<HtmlSelectElement>().ok());
+        let select = event
+            .target()
+            .and_then(|t| t.dyn_into::<HtmlSelectElement>().ok());
         let method = select.and_then(|select| select.value().parse().ok());
-        Operation { method, ..operation }
+        Operation {
+            method,
+            ..operation
+        }
     });
     let option = |value: &'static str, text: &'static str, method: Option<u8>| {
         html! { <option {value} selected={operation.method == method}>{ text }</option> }
@@ -272,7 +324,9 @@ fn checkbox(
     onchange: Callback<bool>,
 ) -> Html {
     let onchange = onchange.reform(|event: Event| {
-        let input = event.target().and_then(|t| t.dyn_into::<HtmlInputElement>().ok());
+        let input = event
+            .target()
+            .and_then(|t| t.dyn_into::<HtmlInputElement>().ok());
         input.is_some_and(|input| input.checked())
     });
     html! {
@@ -289,9 +343,9 @@ fn bar(progress: Option<&Done>, cancelling: bool) -> Html {
         None => (0.0, "Starting".to_owned()),
         Some(done) => (text::share(done.done, done.total), done.phase.clone()),
     };
-    let amount = progress.filter(|p| p.total > 0).map(|p| {
-        format!("{} of {}", text::bytes(p.done), text::bytes(p.total))
-    });
+    let amount = progress
+        .filter(|p| p.total > 0)
+        .map(|p| format!("{} of {}", text::bytes(p.done), text::bytes(p.total)));
     html! {
         <div data-testid="progress" class="progress" aria-live="polite">
             <Progress value={share} description={phase} />
@@ -343,7 +397,9 @@ fn save_button(props: &SaveButtonProperties) -> Html {
         let name = name.clone();
         Callback::from(move |_: MouseEvent| {
             let Some(file) = &file else { return };
-            let Ok(url) = web_sys::Url::create_object_url_with_blob(file) else { return };
+            let Ok(url) = web_sys::Url::create_object_url_with_blob(file) else {
+                return;
+            };
             let anchor = gloo::utils::document().create_element("a").ok();
             if let Some(anchor) = anchor.and_then(|a| a.dyn_into::<HtmlAnchorElement>().ok()) {
                 anchor.set_href(&url);

@@ -78,7 +78,13 @@ fn pictures(tree: &Tree, preview: &Preview) -> Html {
         .map(|layer| DiagramBox {
             id: layer.id,
             backing: layer.backing,
-            class: classes!(preview.flow.iter().any(|&(from, _)| from == layer.id).then_some("layer--moves")),
+            class: classes!(
+                preview
+                    .flow
+                    .iter()
+                    .any(|&(from, _)| from == layer.id)
+                    .then_some("layer--moves")
+            ),
             label: layer.name.clone().into(),
             content: name(layer),
             hooks: None,
@@ -130,14 +136,25 @@ fn involved<'a>(tree: &'a Tree, preview: &Preview) -> Vec<&'a Layer> {
     for after in &preview.after {
         let was = tree.layer(after.layer).and_then(|layer| layer.backing);
         if after.fate != Fate::Untouched || after.backing != was {
-            ids.extend([Some(after.layer), after.backing, was].into_iter().flatten());
+            ids.extend(
+                [Some(after.layer), after.backing, was]
+                    .into_iter()
+                    .flatten(),
+            );
         }
     }
     ids.extend(preview.flow.iter().flat_map(|&(from, to)| [from, to]));
-    let beside: Vec<LayerId> =
-        tree.layers.iter().filter(|l| l.backing.is_some_and(|b| ids.contains(&b))).map(|l| l.id).collect();
+    let beside: Vec<LayerId> = tree
+        .layers
+        .iter()
+        .filter(|l| l.backing.is_some_and(|b| ids.contains(&b)))
+        .map(|l| l.id)
+        .collect();
     ids.extend(beside);
-    tree.layers.iter().filter(|layer| ids.contains(&layer.id)).collect()
+    tree.layers
+        .iter()
+        .filter(|layer| ids.contains(&layer.id))
+        .collect()
 }
 
 fn amounts(preview: &Preview) -> Html {

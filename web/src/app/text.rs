@@ -28,7 +28,11 @@ pub fn bytes(count: u64) -> String {
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "for bars and percentages only")]
 pub fn share(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { (part as f64 / whole as f64).clamp(0.0, 1.0) }
+    if whole == 0 {
+        0.0
+    } else {
+        (part as f64 / whole as f64).clamp(0.0, 1.0)
+    }
 }
 
 #[must_use]

@@ -72,7 +72,9 @@ pub fn use_keys(onkey: Callback<String>) {
     *latest.borrow_mut() = onkey;
     use_effect_with((), move |()| {
         let listener = EventListener::new(&gloo::utils::document(), "keydown", move |event| {
-            let Some(event) = event.dyn_ref::<KeyboardEvent>() else { return };
+            let Some(event) = event.dyn_ref::<KeyboardEvent>() else {
+                return;
+            };
             if event.ctrl_key() || event.alt_key() || event.meta_key() || event.repeat() {
                 return;
             }

@@ -1,6 +1,248 @@
-//! The worker.
+//! The worker: holds the granted files, runs the engine, and writes.
+
+pub mod details;
+pub mod execute;
+pub mod files;
+pub mod operation;
+pub mod session;
+pub mod source;
+pub mod write;
+
+use crate::js;
+use crate::protocol::{self, Event, Operation, Outcome, Request, Saved, Status};
+use backchain::Preview as Sum;
+use execute::{RESULTS, Run, Stopped};
+use gloo::timers::future::TimeoutFuture;
+use session::Session;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::spawn_local;
+use web_sys::{DedicatedWorkerGlobalScope, MessageEvent};
 
 /// Starts listening to the page.
 pub fn start() {
-    crate::panic::install(|_| ());
+    crate::panic::install(|message| send(&Event::Crash(message.to_owned())));
+    let inbox = Rc::new(Inbox::default());
+    let heard = {
+        let inbox = inbox.clone();
+        Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
+            match protocol::decode(event.data()) {
+                Ok(request) => inbox.take(request),
+                Err(error) => send(&Event::Problem(format!(
+                    "the page sent something the engine does not understand: {error}"
+                ))),
+            }
+        })
+    };
+    // Results of an earlier visit were saved then, or are not wanted.
+    spawn_local(write::forget_folder(RESULTS));
+    scope().set_onmessage(Some(heard.as_ref().unchecked_ref()));
+    // The worker listens for as long as it lives.
+    heard.forget();
+    send(&Event::Ready);
+}
+
+/// Requests in the order they came. They are served one at a time, except for a wish to stop.
+#[derive(Default)]
+struct Inbox {
+    waiting: RefCell<VecDeque<Request>>,
+    serving: Cell<bool>,
+    stop: Rc<Cell<bool>>,
+    session: RefCell<Session>,
+}
+
+impl Inbox {
+    fn take(self: &Rc<Self>, request: Request) {
+        if matches!(request, Request::Cancel) {
+            self.stop.set(true);
+            return;
+        }
+        if matches!(request, Request::Run { .. }) {
+            self.stop.set(false);
+        }
+        self.waiting.borrow_mut().push_back(request);
+        if !self.serving.replace(true) {
+            let inbox = self.clone();
+            spawn_local(async move { inbox.serve().await });
+        }
+    }
+
+    async fn serve(&self) {
+        // Nobody else borrows the session: requests are served one at a time.
+        let mut session = self.session.take();
+        loop {
+            let next = self.waiting.borrow_mut().pop_front();
+            if let Some(request) = next {
+                // Of several plans asked for, only the last is still wanted.
+                let outdated = matches!(request, Request::Preview { .. })
+                    && self
+                        .waiting
+                        .borrow()
+                        .iter()
+                        .any(|r| matches!(r, Request::Preview { .. }));
+                if !outdated {
+                    serve(&mut session, request, &self.stop).await;
+                }
+            } else if let Some(nth) = session.unmeasured() {
+                if let Some((layer, found)) = session.measure(nth) {
+                    send(&Event::Measured { layer, found });
+                }
+            } else {
+                break;
+            }
+            // Lets messages in.
+            TimeoutFuture::new(0).await;
+        }
+        self.session.replace(session);
+        self.serving.set(false);
+    }
+}
+
+async fn serve(session: &mut Session, request: Request, stop: &Cell<bool>) {
+    match request {
+        Request::Open { granted } => {
+            if let Err(problem) = session.files.add(granted).await {
+                send(&Event::Problem(problem));
+            }
+            session.open();
+            send(&Event::Tree(session.view()));
+        }
+        Request::Clear => *session = Session::default(),
+        Request::Details { layer } => match session.details(layer) {
+            Ok(details) => send(&Event::Details(details)),
+            Err(problem) => send(&Event::Problem(problem)),
+        },
+        Request::Preview { serial, operation } => {
+            let preview = operation::preview(session, &operation, &[]);
+            send(&Event::Preview { serial, preview });
+        }
+        Request::Run {
+            operation,
+            read_only,
+        } => {
+            let outcome = run(session, &operation, &read_only, stop).await;
+            send(&Event::Tree(session.view()));
+            send(&Event::Outcome(outcome));
+        }
+        Request::Demo | Request::Cancel => {}
+    }
+}
+
+/// Plans and carries out; looks at the files again afterwards, however it ended.
+async fn run(
+    session: &mut Session,
+    operation: &Operation,
+    read_only: &[u32],
+    stop: &Cell<bool>,
+) -> Outcome {
+    let ended = attempt(session, operation, read_only, stop).await;
+    let mut notes = Vec::new();
+    let mut saved = Vec::new();
+    let (status, message) = match ended {
+        Ok(done) => {
+            let names = |ids: &[usize]| {
+                let names = ids.iter().filter_map(|&nth| session.files.0.get(nth));
+                names
+                    .map(|entry| entry.name().to_owned())
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            };
+            if !done.invalid.is_empty() {
+                notes.push(format!(
+                    "No longer valid, and may be deleted: {}.",
+                    names(&done.invalid)
+                ));
+            }
+            if !done.saved.is_empty() {
+                notes.push(
+                    "Your files could not be written and are unchanged. The new ones are below."
+                        .to_owned(),
+                );
+            }
+            // What was only saved elsewhere changed nothing here.
+            if done.saved.is_empty() {
+                session.invalid.extend(done.invalid);
+            }
+            saved = done.saved;
+            (Status::Done, done.message)
+        }
+        Err(Stopped::Cancelled) => (
+            Status::Cancelled,
+            "Stopped. All files are as they were.".to_owned(),
+        ),
+        Err(Stopped::Failed { why, changed }) => {
+            notes.push(if changed.is_empty() {
+                "All files are as they were.".to_owned()
+            } else {
+                format!(
+                    "Already in place: {}. The rest is as it was; running the same again completes it.",
+                    changed.join(", ")
+                )
+            });
+            (Status::Failed, why)
+        }
+    };
+    session.files.refresh().await;
+    session.open();
+    Outcome {
+        status,
+        message,
+        notes,
+        saved,
+    }
+}
+
+struct Done {
+    message: String,
+    invalid: Vec<usize>,
+    saved: Vec<Saved>,
+}
+
+async fn attempt(
+    session: &Session,
+    operation: &Operation,
+    read_only: &[u32],
+    stop: &Cell<bool>,
+) -> Result<Done, Stopped> {
+    let wish = operation::wish(session, operation)?;
+    let plan = || {
+        session
+            .tree
+            .plan(&wish)
+            .map_err(|e| session::sentence(&e.to_string()))
+    };
+    let sum = Sum::of(plan()?).map_err(|error| session::sentence(&error.to_string()))?;
+    let report = |progress| send(&Event::Progress(progress));
+    let results = Run::new(session, read_only, stop, &report, sum.written())
+        .carry_out(plan()?)
+        .await?;
+    let ids = sum.info.invalid.iter().chain(&sum.info.broken_dependents);
+    Ok(Done {
+        message: operation::done(session, operation),
+        invalid: ids.filter_map(|&id| session.file(id)).collect(),
+        saved: results
+            .into_iter()
+            .map(|result| Saved {
+                name: result.name,
+                size: source::size_of(&result.file),
+                file: result.file.into(),
+            })
+            .collect(),
+    })
+}
+
+/// The worker's own global object.
+fn scope() -> DedicatedWorkerGlobalScope {
+    js_sys::global().unchecked_into()
+}
+
+fn send(event: &Event) {
+    let sent = protocol::encode(event)
+        .map_err(JsValue::from)
+        .and_then(|message| scope().post_message(&message));
+    if let Err(error) = sent {
+        web_sys::console::error_1(&format!("cannot tell the page: {}", js::message(&error)).into());
+    }
 }

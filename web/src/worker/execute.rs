@@ -1,0 +1,411 @@
+//! Carries a plan out: reads its steps, collects them into large writes, and puts the new files
+//! in place at the very end, in the plan's order.
+//!
+//! A browser replaces a file only when its writer is closed. All writers are therefore kept
+//! open until every byte of every file is with the browser; until then a cancelled, failed or
+//! crashed run has changed nothing. The plan's order of seals is the order of closing, so a
+//! link changes only after the file it will name is in place.
+
+use super::files::{self, Entry};
+use super::session::{Session, sentence};
+use super::source::{self, number, size_of};
+use super::write::{Strategy, Writer, scratch};
+use crate::protocol::Progress;
+use backchain::chain::Fingerprint;
+use backchain::source::read_padded;
+use backchain::{CodecState, NodeId, Plan, Source, Step, inflate};
+use gloo::timers::future::TimeoutFuture;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use web_sys::{Blob, File};
+
+/// Why a run did not come to its end.
+#[derive(Debug)]
+pub enum Stopped {
+    /// The user wished it. Nothing was changed.
+    Cancelled,
+    /// In words. `changed` names the files that were in place already.
+    Failed { why: String, changed: Vec<String> },
+}
+
+impl From<String> for Stopped {
+    fn from(why: String) -> Self {
+        Self::Failed {
+            why,
+            changed: Vec::new(),
+        }
+    }
+}
+
+/// A result that could not be put in place.
+pub struct NewFile {
+    pub name: String,
+    pub file: File,
+}
+
+/// Bytes copied from file to file in one go.
+const PIECE: u64 = 32 << 20;
+/// Milliseconds after which messages are let in.
+const BREATH: f64 = 40.0;
+
+/// One run of a plan.
+pub struct Run<'a> {
+    session: &'a Session,
+    read_only: &'a [u32],
+    stop: &'a Cell<bool>,
+    report: &'a dyn Fn(Progress),
+    writers: BTreeMap<NodeId, Writer>,
+    /// Files in the order in which they are to be closed.
+    sealed: Vec<NodeId>,
+    strategies: BTreeMap<NodeId, Strategy>,
+    total: u64,
+    done: u64,
+    breathed: f64,
+    codec: CodecState,
+    cluster: Option<(NodeId, u64, Vec<u8>)>,
+}
+
+impl<'a> Run<'a> {
+    /// `total` is the number of bytes the plan's preview counts.
+    #[must_use]
+    pub fn new(
+        session: &'a Session,
+        read_only: &'a [u32],
+        stop: &'a Cell<bool>,
+        report: &'a dyn Fn(Progress),
+        total: u64,
+    ) -> Self {
+        Self {
+            session,
+            read_only,
+            stop,
+            report,
+            writers: BTreeMap::new(),
+            sealed: Vec::new(),
+            strategies: BTreeMap::new(),
+            total,
+            done: 0,
+            breathed: now(),
+            codec: CodecState::default(),
+            cluster: None,
+        }
+    }
+
+    /// Carries `plan` out. Returns the results that have to be saved by the user.
+    ///
+    /// # Errors
+    /// When it was cancelled or failed. Unless the error names changed files, every file is as
+    /// it was.
+    pub async fn carry_out(mut self, plan: Plan) -> Result<Vec<NewFile>, Stopped> {
+        match self.write_all(plan).await {
+            Ok(()) => self.close_all().await,
+            Err(stopped) => {
+                for (_, writer) in std::mem::take(&mut self.writers) {
+                    writer.abort().await;
+                }
+                Err(stopped)
+            }
+        }
+    }
+
+    async fn write_all(&mut self, plan: Plan) -> Result<(), Stopped> {
+        let expected: BTreeMap<NodeId, Option<Fingerprint>> = plan
+            .info
+            .files
+            .iter()
+            .map(|file| (file.node, file.before))
+            .collect();
+        for (&node, before) in &expected {
+            self.check_unchanged(node, *before).await?;
+        }
+        let written: Vec<NodeId> = plan
+            .info
+            .files
+            .iter()
+            .filter(|file| file.written)
+            .map(|file| file.node)
+            .collect();
+        for node in written {
+            self.open(node).await?;
+        }
+        for step in plan {
+            let step = step.map_err(|error| sentence(&error.to_string()))?;
+            self.carry_out_step(step).await?;
+            self.breathe("Writing").await?;
+        }
+        for writer in self.writers.values_mut() {
+            writer.finish().await?;
+        }
+        self.breathe_now("Writing").await
+    }
+
+    /// The plan is only true for the files it was made for.
+    async fn check_unchanged(
+        &self,
+        node: NodeId,
+        before: Option<Fingerprint>,
+    ) -> Result<(), Stopped> {
+        let (Some(before), Ok(entry)) = (before, self.entry(node)) else {
+            return Ok(());
+        };
+        let name = entry.name().to_owned();
+        let file = match &entry.handle {
+            Some(handle) => files::current(handle)
+                .await
+                .map_err(|why| format!("{name}: {why}"))?,
+            None => entry.file.clone(),
+        };
+        let modified = files::modified(&file);
+        let now = source::open(file)
+            .and_then(|source| Fingerprint::of(source.as_ref(), modified))
+            .map_err(|error| format!("{name} cannot be read: {error}"))?;
+        if now == before {
+            Ok(())
+        } else {
+            let why = format!(
+                "{name} was changed by somebody else since it was given to this page. Nothing was written. Drop it here again."
+            );
+            Err(why.into())
+        }
+    }
+
+    async fn open(&mut self, node: NodeId) -> Result<(), Stopped> {
+        let entry = self.entry(node)?;
+        let strategy = Strategy::of(entry, self.read_only);
+        let handle = match &entry.handle {
+            Some(handle) if strategy.in_place() => handle.clone(),
+            _ => scratch(RESULTS, entry.name()).await?,
+        };
+        let (file, source) = (entry.file.clone(), entry.source.clone());
+        let mut writer = Writer::open(handle, strategy).await?;
+        if strategy.from_nothing() {
+            self.total = self.total.saturating_add(size_of(&file));
+            let copied = self.keep(&mut writer, &file, &source).await;
+            if copied.is_err() {
+                writer.abort().await;
+                return copied;
+            }
+        }
+        self.strategies.insert(node, strategy);
+        self.writers.insert(node, writer);
+        Ok(())
+    }
+
+    /// Copies what a file holds into its successor, leaving holes for its zeros.
+    async fn keep(
+        &mut self,
+        writer: &mut Writer,
+        file: &File,
+        source: &Source,
+    ) -> Result<(), Stopped> {
+        let mut at = 0;
+        loop {
+            let data = source.data_at(at).map_err(|error| error.to_string())?;
+            let Some(range) = data else { break };
+            let mut start = range.start;
+            self.done = self.done.saturating_add(start - at);
+            while start < range.end {
+                let end = range.end.min(start + PIECE);
+                writer.blob(start, &part(file, start, end)?).await?;
+                self.done = self.done.saturating_add(end - start);
+                start = end;
+                self.breathe("Copying what stays").await?;
+            }
+            at = range.end;
+        }
+        self.done = self.done.saturating_add(size_of(file).saturating_sub(at));
+        // The end may be a hole.
+        writer.set_len(size_of(file)).await?;
+        Ok(())
+    }
+
+    async fn carry_out_step(&mut self, step: Step) -> Result<(), Stopped> {
+        let bytes = step.bytes();
+        match step {
+            Step::Copy {
+                from,
+                src,
+                to,
+                dst,
+                len,
+                ..
+            } => {
+                self.copy(from, src.0, to, dst.0, len).await?;
+                return Ok(());
+            }
+            Step::Inflate {
+                from,
+                src,
+                len,
+                codec,
+                cluster,
+                skip,
+                take,
+                to,
+                dst,
+            } => {
+                if !matches!(&self.cluster, Some((node, at, _)) if (*node, *at) == (from, src.0)) {
+                    let mut packed = vec![0; size(len)?];
+                    let mut unpacked = vec![0; size(cluster)?];
+                    let source = self.entry(from)?.source.clone();
+                    read_padded(source.as_ref(), src.0, &mut packed).map_err(|e| e.to_string())?;
+                    inflate(&mut self.codec, codec, &packed, &mut unpacked)
+                        .map_err(|error| sentence(&error.to_string()))?;
+                    self.cluster = Some((from, src.0, unpacked));
+                }
+                let end = skip.saturating_add(take);
+                let unpacked = self.cluster.as_ref().map(|(_, _, bytes)| bytes.as_slice());
+                let wanted =
+                    unpacked.and_then(|bytes| bytes.get(size(skip).ok()?..size(end).ok()?));
+                let wanted = wanted
+                    .ok_or_else(|| "A step reaches past its cluster.".to_owned())?
+                    .to_vec();
+                self.writer(to)?.bytes(dst.0, &wanted).await?;
+            }
+            Step::Zero { to, dst, len } => self.writer(to)?.zero(dst.0, len).await?,
+            Step::Write { to, dst, bytes, .. } => self.writer(to)?.bytes(dst.0, &bytes).await?,
+            Step::SetLen { to, len } => self.writer(to)?.set_len(len).await?,
+            // Nothing is durable, or seen by anybody, before the file is closed.
+            Step::Sync { .. } | Step::Discard { .. } => {}
+            Step::Seal { node } => self.sealed.push(node),
+            Step::Create { .. } => {
+                return Err("This plan makes new files, which is done elsewhere."
+                    .to_owned()
+                    .into());
+            }
+            other => return Err(format!("This page cannot carry out {other:?}.").into()),
+        }
+        self.done = self.done.saturating_add(bytes);
+        Ok(())
+    }
+
+    async fn copy(
+        &mut self,
+        from: NodeId,
+        src: u64,
+        to: NodeId,
+        dst: u64,
+        len: u64,
+    ) -> Result<(), Stopped> {
+        let file = self.entry(from)?.file.clone();
+        let inside = size_of(&file).saturating_sub(src).min(len);
+        let mut at = 0;
+        while at < inside {
+            let piece = PIECE.min(inside - at);
+            let blob = part(&file, src + at, src + at + piece)?;
+            self.writer(to)?.blob(dst + at, &blob).await?;
+            at += piece;
+            self.done = self.done.saturating_add(piece);
+            self.breathe("Writing").await?;
+        }
+        if inside < len {
+            // Past the end of a file there are zeros.
+            self.writer(to)?.zero(dst + inside, len - inside).await?;
+            self.done = self.done.saturating_add(len - inside);
+        }
+        Ok(())
+    }
+
+    /// Puts every file in place. From the first one on there is no way back.
+    async fn close_all(mut self) -> Result<Vec<NewFile>, Stopped> {
+        let unsealed: Vec<NodeId> = self
+            .writers
+            .keys()
+            .copied()
+            .filter(|node| !self.sealed.contains(node))
+            .collect();
+        self.sealed.extend(unsealed);
+        let mut changed = Vec::new();
+        let mut results = Vec::new();
+        let order = std::mem::take(&mut self.sealed);
+        let mut failure: Option<String> = None;
+        for node in order {
+            let Some(writer) = self.writers.remove(&node) else {
+                continue;
+            };
+            if failure.is_some() {
+                writer.abort().await;
+                continue;
+            }
+            let name = self
+                .entry(node)
+                .map(|entry| entry.name().to_owned())
+                .unwrap_or_default();
+            self.tell(&format!("Putting {name} in place"), false);
+            let in_place = self
+                .strategies
+                .get(&node)
+                .is_none_or(|strategy| strategy.in_place());
+            match writer.close().await {
+                Ok(_) if in_place => changed.push(name),
+                Ok(handle) => match files::current(&handle).await {
+                    Ok(file) => results.push(NewFile { name, file }),
+                    Err(why) => failure = Some(why),
+                },
+                Err(why) => failure = Some(why),
+            }
+        }
+        match failure {
+            None => Ok(results),
+            Some(why) => Err(Stopped::Failed { why, changed }),
+        }
+    }
+
+    fn entry(&self, node: NodeId) -> Result<&'a Entry, String> {
+        let session = self.session;
+        let entry = session.file(node).and_then(|nth| session.files.0.get(nth));
+        entry.ok_or_else(|| "The plan names a file that is not here.".to_owned())
+    }
+
+    fn writer(&mut self, node: NodeId) -> Result<&mut Writer, String> {
+        self.writers
+            .get_mut(&node)
+            .ok_or_else(|| "The plan writes a file that it did not announce.".to_owned())
+    }
+
+    /// Every now and then: tells how far it is, and lets messages in.
+    async fn breathe(&mut self, phase: &str) -> Result<(), Stopped> {
+        if now() - self.breathed >= BREATH {
+            self.breathe_now(phase).await
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn breathe_now(&mut self, phase: &str) -> Result<(), Stopped> {
+        self.tell(phase, true);
+        TimeoutFuture::new(0).await;
+        self.breathed = now();
+        if self.stop.get() {
+            Err(Stopped::Cancelled)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn tell(&self, phase: &str, can_cancel: bool) {
+        let done = self.done.min(self.total);
+        (self.report)(Progress {
+            done,
+            total: self.total,
+            phase: phase.to_owned(),
+            can_cancel,
+        });
+    }
+}
+
+/// Folder of the origin-private file system for results to be saved.
+pub const RESULTS: &str = "results";
+
+fn part(file: &File, start: u64, end: u64) -> Result<Blob, String> {
+    file.slice_with_f64_and_f64(number(start), number(end))
+        .map_err(|error| crate::js::message(&error))
+}
+
+fn size(len: u64) -> Result<usize, String> {
+    usize::try_from(len).map_err(|_| "A step is larger than memory.".to_owned())
+}
+
+fn now() -> f64 {
+    js_sys::Date::now()
+}

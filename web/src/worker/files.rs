@@ -1,0 +1,340 @@
+//! The granted files, and the gate through which the engine gets them.
+
+use super::source;
+use crate::js;
+use crate::protocol::{Access, Granted};
+use backchain::Source;
+use backchain::chain::{self, Denied, Gate, Locator, Request};
+use js_sys::Array;
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{File, FileSystemFileHandle};
+
+/// One granted file.
+pub struct Entry {
+    pub gift: u32,
+    /// Where it lies in what the user gave: `folder/sub/name`, or its name.
+    pub path: String,
+    /// For writing, where there is one.
+    pub handle: Option<FileSystemFileHandle>,
+    /// As it is now.
+    pub file: File,
+    pub source: Source,
+    /// In the origin-private file system: nobody else sees it.
+    pub private: bool,
+    /// Given by name, and not merely found in a given folder.
+    pub named: bool,
+}
+
+impl Entry {
+    /// File name without folders.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        chain::file_name(&self.path)
+    }
+}
+
+/// All granted files. An entry keeps its number.
+#[derive(Default)]
+pub struct Files(pub Vec<Entry>);
+
+/// Deeper folders are not searched.
+const MAX_DEPTH: u32 = 16;
+/// A folder with more files is surely not one of disk images.
+const MAX_FILES: usize = 5000;
+
+impl Files {
+    /// Adds what the user gave. A file that is here already is replaced.
+    ///
+    /// # Errors
+    /// In words for the user; what was added before stays.
+    pub async fn add(&mut self, granted: Vec<Granted>) -> Result<(), String> {
+        for granted in granted {
+            let gift = granted.gift;
+            match granted.access {
+                Access::Handle(handle) => {
+                    self.add_handle(gift, granted.path, handle.unchecked_into(), true, false)
+                        .await?;
+                }
+                Access::Folder(folder) => {
+                    self.add_folder(gift, granted.path, folder, false).await?
+                }
+                Access::File(file) => {
+                    let file: File = file.unchecked_into();
+                    // In a folder chosen without handles, every file comes by its path.
+                    let named = !granted.path.contains('/');
+                    self.put(gift, granted.path, None, file, named, false)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds every file in a folder and the folders in it.
+    pub async fn add_folder(
+        &mut self,
+        gift: u32,
+        path: String,
+        folder: JsValue,
+        private: bool,
+    ) -> Result<(), String> {
+        let mut folders = vec![(path, folder, 0)];
+        while let Some((path, folder, depth)) = folders.pop() {
+            let say = |e: JsValue| format!("The folder {path} cannot be read: {}", js::message(&e));
+            let entries = js::call(&folder, "values", &Array::new())
+                .await
+                .map_err(say)?;
+            loop {
+                let next = js::call(&entries, "next", &Array::new())
+                    .await
+                    .map_err(say)?;
+                if js::get(&next, "done").is_truthy() {
+                    break;
+                }
+                let entry = js::get(&next, "value");
+                let name = js::get(&entry, "name").as_string().unwrap_or_default();
+                let below = format!("{path}/{name}");
+                if js::get(&entry, "kind") == "directory" {
+                    if depth < MAX_DEPTH && !name.starts_with('.') {
+                        folders.push((below, entry, depth + 1));
+                    }
+                } else if !name.starts_with('.') && !name.ends_with(".crswap") {
+                    if self.0.len() >= MAX_FILES {
+                        return Err(format!(
+                            "The folder holds more than {MAX_FILES} files: choose the images in it instead."
+                        ));
+                    }
+                    self.add_handle(gift, below, entry.unchecked_into(), false, private)
+                        .await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn add_handle(
+        &mut self,
+        gift: u32,
+        path: String,
+        handle: FileSystemFileHandle,
+        named: bool,
+        private: bool,
+    ) -> Result<(), String> {
+        let file = current(&handle)
+            .await
+            .map_err(|e| format!("{path} cannot be read: {e}"))?;
+        let mut same = None;
+        for (nth, entry) in self.0.iter().enumerate() {
+            let Some(other) = &entry.handle else { continue };
+            if other.name() == handle.name() {
+                let answer = JsFuture::from(other.is_same_entry(&handle)).await;
+                if answer.is_ok_and(|answer| answer.is_truthy()) {
+                    same = Some(nth);
+                }
+            }
+        }
+        let source =
+            source::open(file.clone()).map_err(|e| format!("{path} cannot be read: {e}"))?;
+        let entry = Entry {
+            gift,
+            path,
+            handle: Some(handle),
+            file,
+            source,
+            private,
+            named,
+        };
+        match same.and_then(|nth| self.0.get_mut(nth)) {
+            Some(old) => {
+                let named = old.named || entry.named;
+                *old = Entry { named, ..entry };
+            }
+            None => self.0.push(entry),
+        }
+        Ok(())
+    }
+
+    fn put(
+        &mut self,
+        gift: u32,
+        path: String,
+        handle: Option<FileSystemFileHandle>,
+        file: File,
+        named: bool,
+        private: bool,
+    ) -> Result<(), String> {
+        let source =
+            source::open(file.clone()).map_err(|e| format!("{path} cannot be read: {e}"))?;
+        let entry = Entry {
+            gift,
+            path,
+            handle,
+            file,
+            source,
+            private,
+            named,
+        };
+        let same = self
+            .0
+            .iter_mut()
+            .find(|old| old.handle.is_none() && old.path == entry.path);
+        match same {
+            Some(old) => *old = entry,
+            None => self.0.push(entry),
+        }
+        Ok(())
+    }
+
+    /// Looks at every file again: a `File` is of no use once its file has changed.
+    pub async fn refresh(&mut self) {
+        for entry in &mut self.0 {
+            let Some(handle) = &entry.handle else {
+                continue;
+            };
+            // A file that is gone keeps its old `File`; reading it says so.
+            if let Ok(file) = current(handle).await
+                && let Ok(source) = source::open(file.clone())
+            {
+                entry.file = file;
+                entry.source = source;
+            }
+        }
+    }
+
+    /// The entry the engine opened under this key.
+    #[must_use]
+    pub fn by_key(&self, key: &str) -> Option<usize> {
+        key.parse().ok().filter(|&nth| nth < self.0.len())
+    }
+
+    /// The file a backing reference means. The whole path first; then the longest end of it, as
+    /// files dropped one by one come without their folders.
+    ///
+    /// Within one folder every place is known, so there only the whole path counts.
+    fn find(&self, wanted: &str, referrer: Option<usize>) -> Option<usize> {
+        let absolute = wanted.starts_with('/');
+        let wanted: Vec<&str> = parts(wanted);
+        let from = referrer.and_then(|nth| self.0.get(nth));
+        let referrer = from.map(|entry| parts(&entry.path)).unwrap_or_default();
+        let score = |entry: &Entry| {
+            let have = parts(&entry.path);
+            let alike = wanted
+                .iter()
+                .rev()
+                .zip(have.iter().rev())
+                .take_while(|(a, b)| a == b)
+                .count();
+            let exact = alike == wanted.len() && alike == have.len();
+            let together = from.is_some_and(|from| from.gift == entry.gift);
+            if together && !absolute && !exact {
+                return None;
+            }
+            let near = referrer
+                .iter()
+                .zip(&have)
+                .take_while(|(a, b)| a == b)
+                .count();
+            (alike > 0).then_some((exact, alike, near))
+        };
+        let best = self
+            .0
+            .iter()
+            .enumerate()
+            .filter_map(|(nth, entry)| Some((score(entry)?, nth)));
+        // Of equals the first given.
+        best.max_by_key(|&(score, nth)| (score, std::cmp::Reverse(nth)))
+            .map(|(_, nth)| nth)
+    }
+}
+
+impl Gate for Files {
+    fn open(&self, request: Request<'_>) -> Result<chain::Granted, Denied> {
+        let (nth, name) = if let Some(referrer) = request.referrer {
+            let name = Locator::resolve(request.name, Some(&referrer.name))
+                .map_err(|e| Denied::Unsupported(e.to_string()))?;
+            let name = normal(&name);
+            let nth = self
+                .find(&name, self.by_key(&referrer.key))
+                .ok_or_else(|| {
+                    Denied::NotGranted("it is not among the files given to this page".to_owned())
+                })?;
+            (nth, name)
+        } else {
+            // The session names its own files by number.
+            let nth = self.by_key(request.name).ok_or(Denied::NotFound)?;
+            (
+                nth,
+                self.0
+                    .get(nth)
+                    .map(|entry| entry.path.clone())
+                    .unwrap_or_default(),
+            )
+        };
+        let entry = self.0.get(nth).ok_or(Denied::NotFound)?;
+        Ok(chain::Granted {
+            name,
+            key: nth.to_string(),
+            source: entry.source.clone(),
+            modified: modified(&entry.file),
+            allocated: None,
+        })
+    }
+}
+
+/// Time of a file's last change in nanoseconds; browsers tell milliseconds.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "milliseconds since 1970 are whole and small"
+)]
+pub fn modified(file: &File) -> Option<i128> {
+    Some(i128::from(file.last_modified() as i64) * 1_000_000)
+}
+
+/// The file behind a handle as it is now.
+///
+/// # Errors
+/// In words.
+pub async fn current(handle: &FileSystemFileHandle) -> Result<File, String> {
+    let file = JsFuture::from(handle.get_file())
+        .await
+        .map_err(|e| js::message(&e))?;
+    file.dyn_into()
+        .map_err(|_| "the browser gave no file".to_owned())
+}
+
+fn parts(path: &str) -> Vec<&str> {
+    path.split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect()
+}
+
+/// The path without `.` and without `..` that can be resolved.
+fn normal(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    for part in parts(path) {
+        if part == ".." && kept.last().is_some_and(|last| *last != "..") {
+            kept.pop();
+        } else {
+            kept.push(part);
+        }
+    }
+    let joined = kept.join("/");
+    if path.starts_with('/') {
+        format!("/{joined}")
+    } else {
+        joined
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::normal;
+
+    #[test]
+    fn paths_lose_what_leads_nowhere() {
+        assert_eq!(normal("dir/a/../b/./c"), "dir/b/c");
+        assert_eq!(normal("../base"), "../base");
+        assert_eq!(normal("/x//y"), "/x/y");
+    }
+}

@@ -1,0 +1,318 @@
+//! From what the form says to a plan of the engine, and from the plan to what the preview shows.
+
+use super::session::{Session, sentence};
+use super::write::Strategy;
+use crate::app::text::bytes;
+use crate::protocol::{After, Fate, FileWrite, Kind, Operation, Preview};
+use backchain::plan::{PlanInfo, RemoveMethod};
+use backchain::{ErrorKind, NodeId, Operation as Wish, Plan, Preview as Sum};
+
+/// The engine's operation for what the form says.
+///
+/// # Errors
+/// When the form is not complete, in words.
+pub fn wish(session: &Session, form: &Operation) -> Result<Wish, String> {
+    let tree = &session.tree;
+    let top = session.node(form.top)?;
+    let base = form.base.map(|base| session.node(base)).transpose()?;
+    Ok(match form.kind {
+        Kind::Commit => Wish::Commit {
+            top,
+            base: base.ok_or("Choose the layer to merge into.")?,
+            relink: tree.children(top),
+            empty_top: false,
+            allow_broken: form.force,
+        },
+        Kind::Pull => Wish::Pull { overlay: top, base },
+        Kind::Rebase if form.link_only => {
+            let named = base.map(|base| tree.node(base));
+            Wish::Relink {
+                overlay: top,
+                name: named.map(|node| relative(&tree.node(top).name, &node.name)),
+                // What the file is, and not what somebody called it.
+                format: named.map(|node| node.probed),
+                base,
+            }
+        }
+        Kind::Rebase => Wish::Rebase {
+            overlay: top,
+            base,
+            name: None,
+            format: None,
+        },
+        Kind::Remove => Wish::Remove {
+            layer: top,
+            active: highest(session, top),
+            method: form.method.map(|method| {
+                if method == 1 {
+                    RemoveMethod::Commit
+                } else {
+                    RemoveMethod::Rebase
+                }
+            }),
+            allow_broken: form.force,
+        },
+    })
+}
+
+/// The end of the longest chain above `id`; `id` itself when nothing is above it.
+fn highest(session: &Session, id: NodeId) -> NodeId {
+    // Dependents come nearest first.
+    session.tree.dependents(id).last().copied().unwrap_or(id)
+}
+
+/// How `overlay`'s header has to name `base`, given both names as opened.
+fn relative(overlay: &str, base: &str) -> String {
+    if base.starts_with('/') {
+        return base.to_owned();
+    }
+    let from: Vec<&str> = overlay.split('/').collect();
+    let to: Vec<&str> = base.split('/').collect();
+    let folders = from.len().saturating_sub(1);
+    let shared = from
+        .iter()
+        .take(folders)
+        .zip(&to)
+        .take_while(|(a, b)| a == b)
+        .count();
+    let up = std::iter::repeat_n("..", folders - shared);
+    up.chain(to.iter().skip(shared).copied())
+        .collect::<Vec<_>>()
+        .join("/")
+}
+
+/// What the page shows before anything is done.
+///
+/// # Errors
+/// When the plan cannot be made for a reason that is no refusal of the operation.
+pub fn preview(session: &Session, form: &Operation, read_only: &[u32]) -> Result<Preview, String> {
+    let wish = wish(session, form)?;
+    match session.tree.plan(&wish) {
+        Ok(plan) => summed(session, form, plan, read_only),
+        // Shown again as it would be with the override, so that one sees what would happen.
+        Err(error) if error.kind() == ErrorKind::Dependents && !form.force => {
+            let forced = Operation {
+                force: true,
+                ..*form
+            };
+            let mut preview = preview(session, &forced, read_only)?;
+            preview.refusal = Some(sentence(&error.to_string()));
+            preview.can_force = true;
+            Ok(preview)
+        }
+        Err(error) => Err(sentence(&error.to_string())),
+    }
+}
+
+fn summed(
+    session: &Session,
+    form: &Operation,
+    plan: Plan,
+    read_only: &[u32],
+) -> Result<Preview, String> {
+    let sum = Sum::of(plan).map_err(|error| sentence(&error.to_string()))?;
+    let writes = sum
+        .changes
+        .iter()
+        .filter_map(|change| {
+            let entry = session.files.0.get(session.file(change.node)?)?;
+            let strategy = Strategy::of(entry, read_only);
+            Some(FileWrite {
+                layer: session.layer(change.node)?,
+                name: entry.name().to_owned(),
+                before: change.len_before,
+                after: change.len_after,
+                how: strategy.words().to_owned(),
+                temporary: strategy.temporary(change.len_before, change.len_after),
+                in_place: strategy.in_place(),
+            })
+        })
+        .collect();
+    let mut warnings: Vec<String> = sum.info.warnings.iter().map(|w| sentence(w)).collect();
+    if sum.written() > LARGE {
+        warnings.push(format!(
+            "{} are a lot for a browser: the command line below is faster.",
+            bytes(sum.written())
+        ));
+    }
+    let broken = sum.info.invalid.iter().chain(&sum.info.broken_dependents);
+    Ok(Preview {
+        summary: summary(session, form),
+        after: after(session, form, &sum.info),
+        flow: flow(session, form, &sum.info),
+        copied: sum.copied,
+        inflated: sum.inflated,
+        zeroed: sum.zeroed,
+        metadata: sum.metadata,
+        writes,
+        invalid: broken.map(|&id| session.name(id)).collect(),
+        warnings,
+        refusal: None,
+        can_force: false,
+        commands: sum.info.equivalent,
+    })
+}
+
+/// More than this is said to be much.
+const LARGE: u64 = 16 << 30;
+
+fn summary(session: &Session, form: &Operation) -> String {
+    let name = |layer| {
+        session
+            .node(layer)
+            .map(|id| session.name(id))
+            .unwrap_or_default()
+    };
+    let top = name(form.top);
+    let base = form.base.map(name);
+    match (form.kind, base) {
+        (Kind::Commit, base) => {
+            format!(
+                "Everything from {top} down is merged into {}.",
+                base.unwrap_or_default()
+            )
+        }
+        (Kind::Pull, Some(base)) => {
+            format!("{top} takes over what it needs from below and then stands on {base}.")
+        }
+        (Kind::Pull, None) => {
+            format!("{top} takes over everything from below and then stands alone.")
+        }
+        (Kind::Rebase, Some(base)) if form.link_only => {
+            format!("Only the link of {top} changes: it will name {base}. Nothing is compared.")
+        }
+        (Kind::Rebase, None) if form.link_only => {
+            format!("Only the link of {top} changes: it will name no backing file.")
+        }
+        (Kind::Rebase, Some(base)) => {
+            format!("{top} gets {base} as its backing file and reads the same as before.")
+        }
+        (Kind::Rebase, None) => format!("{top} will stand alone and read the same as before."),
+        (Kind::Remove, _) => format!("{top} is taken out of the chain."),
+    }
+}
+
+/// What is said when it is done.
+#[must_use]
+pub fn done(session: &Session, form: &Operation) -> String {
+    let name = |layer| {
+        session
+            .node(layer)
+            .map(|id| session.name(id))
+            .unwrap_or_default()
+    };
+    let top = name(form.top);
+    let base = form.base.map(name);
+    match (form.kind, base) {
+        (Kind::Commit, base) => format!("{top} is merged into {}.", base.unwrap_or_default()),
+        (Kind::Pull, Some(base)) => format!("{top} now stands on {base}."),
+        (Kind::Pull, None) => format!("{top} now stands alone."),
+        (Kind::Rebase, Some(base)) => format!("The backing file of {top} is now {base}."),
+        (Kind::Rebase, None) => format!("{top} has no backing file any more."),
+        (Kind::Remove, _) => format!("{top} is no longer part of the chain and can be deleted."),
+    }
+}
+
+fn after(session: &Session, form: &Operation, info: &PlanInfo) -> Vec<After> {
+    let written = |id: NodeId| {
+        info.files
+            .iter()
+            .any(|file| file.node == id && file.written)
+    };
+    session
+        .tree
+        .nodes()
+        .iter()
+        .filter_map(|node| {
+            let id = node.id;
+            let link = info.links.iter().find(|(overlay, _)| *overlay == id);
+            let backing = link.map_or_else(|| session.tree.backing(id), |(_, to)| *to);
+            let invalid = info.invalid.contains(&id) || info.broken_dependents.contains(&id);
+            // The layer whose link changes may take data as well: only then is it "written".
+            let takes_data = match form.kind {
+                Kind::Commit => session.node(form.base?).ok() == Some(id),
+                Kind::Pull => session.node(form.top).ok() == Some(id),
+                Kind::Rebase => !form.link_only && session.node(form.top).ok() == Some(id),
+                Kind::Remove => written(id) && link.is_none(),
+            };
+            let removed = form.kind == Kind::Remove && session.node(form.top).ok() == Some(id);
+            let fate = if invalid {
+                Fate::Invalid
+            } else if takes_data {
+                Fate::Written
+            } else if link.is_some() {
+                Fate::Relinked
+            } else if removed {
+                Fate::Spare
+            } else if written(id) {
+                Fate::Written
+            } else {
+                Fate::Untouched
+            };
+            Some(After {
+                layer: session.layer(id)?,
+                backing: backing.and_then(|id| session.layer(id)),
+                fate,
+            })
+        })
+        .collect()
+}
+
+/// Whose data goes where: the dashed arrows.
+fn flow(session: &Session, form: &Operation, info: &PlanInfo) -> Vec<(u32, u32)> {
+    let Ok(top) = session.node(form.top) else {
+        return Vec::new();
+    };
+    let below = |id: NodeId| {
+        let mut found: Vec<NodeId> = Vec::new();
+        let mut at = session.tree.backing(id);
+        while let Some(next) = at.filter(|next| !found.contains(next)) {
+            found.push(next);
+            at = session.tree.backing(next);
+        }
+        found
+    };
+    let new_base = form.base.and_then(|base| session.node(base).ok());
+    let until_base = |ids: Vec<NodeId>| ids.into_iter().take_while(move |id| Some(*id) != new_base);
+    let pairs: Vec<(NodeId, NodeId)> = match form.kind {
+        Kind::Commit => {
+            let Some(base) = new_base else {
+                return Vec::new();
+            };
+            std::iter::once(top)
+                .chain(until_base(below(top)))
+                .map(|id| (id, base))
+                .collect()
+        }
+        Kind::Rebase if form.link_only => Vec::new(),
+        Kind::Pull | Kind::Rebase => until_base(below(top)).map(|id| (id, top)).collect(),
+        Kind::Remove => {
+            let overlay = info.links.first().map(|(overlay, _)| *overlay);
+            let takes = info
+                .files
+                .iter()
+                .filter(|file| file.written)
+                .map(|file| file.node)
+                .find(|&id| Some(id) != overlay)
+                .or(overlay);
+            takes.map(|to| (top, to)).into_iter().collect()
+        }
+    };
+    pairs
+        .into_iter()
+        .filter_map(|(from, to)| Some((session.layer(from)?, session.layer(to)?)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::relative;
+
+    #[test]
+    fn names_are_relative_to_the_overlays_folder() {
+        assert_eq!(relative("dir/top", "dir/base"), "base");
+        assert_eq!(relative("dir/a/top", "dir/b/base"), "../b/base");
+        assert_eq!(relative("top", "base"), "base");
+        assert_eq!(relative("dir/top", "/abs/base"), "/abs/base");
+    }
+}

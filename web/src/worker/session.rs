@@ -1,0 +1,297 @@
+//! What the worker remembers: the granted files, their tree, and what became invalid.
+
+use super::files::Files;
+use crate::protocol::{Details, Extents, Layer, LayerId, Role, State, Tree as View};
+use backchain::chain::Link;
+use backchain::{ErrorKind, Format, Node, NodeId, Place, Tree};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+#[derive(Default)]
+pub struct Session {
+    pub files: Files,
+    pub tree: Tree,
+    /// Which node each file became.
+    nodes: BTreeMap<usize, NodeId>,
+    /// Files that an operation made invalid.
+    pub invalid: BTreeSet<usize>,
+    /// What was looked up about a file as it is now.
+    measured: BTreeMap<usize, Result<Extents, String>>,
+    ignored: Vec<String>,
+}
+
+/// Name endings that disk images have; other files in a folder count only when they are qcow2,
+/// or somebody's backing file.
+const ENDINGS: [&str; 6] = [".qcow2", ".qcow", ".img", ".raw", ".snap", ".overlay"];
+
+impl Session {
+    /// Opens the tree of all files anew.
+    pub fn open(&mut self) {
+        // Overlays come before their backing files: those then carry the names by which they
+        // are referred to, which is what a changed link has to record.
+        let all: Vec<usize> = (0..self.files.0.len()).collect();
+        let (first, ids) = self.grow(&all);
+        let referred = |nth: &usize| {
+            ids.get(nth)
+                .is_some_and(|&id| !first.children(id).is_empty() && first.backing(id) != Some(id))
+        };
+        self.ignored.clear();
+        let mut roots = Vec::new();
+        for nth in all.iter().filter(|nth| !referred(nth)) {
+            let Some(entry) = self.files.0.get(*nth) else {
+                continue;
+            };
+            let image = ids
+                .get(nth)
+                .is_some_and(|&id| first.node(id).probed == Format::Qcow2)
+                || ENDINGS
+                    .iter()
+                    .any(|ending| entry.path.to_lowercase().ends_with(ending))
+                || !entry.name().contains('.');
+            if image || entry.named {
+                roots.push(*nth);
+            } else {
+                self.ignored
+                    .push(format!("{}: not a disk image", entry.path));
+            }
+        }
+        let more = self.ignored.len().saturating_sub(5);
+        if more > 0 {
+            self.ignored.truncate(5);
+            self.ignored.push(format!("and {more} more"));
+        }
+        // Loops have no end to start from.
+        roots.extend(all.iter().copied().filter(referred));
+        (self.tree, self.nodes) = self.grow(&roots);
+        self.measured.clear();
+    }
+
+    fn grow(&self, order: &[usize]) -> (Tree, BTreeMap<usize, NodeId>) {
+        let mut tree = Tree::new();
+        for nth in order {
+            // A file that cannot be read at all is drawn as damaged from its entry alone.
+            let _ = tree.add(&self.files, &nth.to_string(), None);
+        }
+        let nodes = tree
+            .nodes()
+            .iter()
+            .filter_map(|n| Some((self.files.by_key(&n.key)?, n.id)))
+            .collect();
+        (tree, nodes)
+    }
+
+    /// The engine's number for a layer of the page.
+    ///
+    /// # Errors
+    /// When the file could not be opened.
+    pub fn node(&self, layer: LayerId) -> Result<NodeId, String> {
+        let nth = usize::try_from(layer).unwrap_or(usize::MAX);
+        self.nodes.get(&nth).copied().ok_or_else(|| {
+            let name = self
+                .files
+                .0
+                .get(nth)
+                .map_or("this file", |entry| entry.name());
+            format!("{name} could not be opened")
+        })
+    }
+
+    /// The page's number for a node.
+    #[must_use]
+    pub fn layer(&self, id: NodeId) -> Option<LayerId> {
+        let nth = self.files.by_key(&self.tree.nodes().get(index(id))?.key)?;
+        u32::try_from(nth).ok()
+    }
+
+    /// The file behind a node.
+    #[must_use]
+    pub fn file(&self, id: NodeId) -> Option<usize> {
+        self.files.by_key(&self.tree.nodes().get(index(id))?.key)
+    }
+
+    /// File name of a node, as the page shows it.
+    #[must_use]
+    pub fn name(&self, id: NodeId) -> String {
+        let entry = self.file(id).and_then(|nth| self.files.0.get(nth));
+        entry
+            .map(|entry| entry.name().to_owned())
+            .unwrap_or_default()
+    }
+
+    /// What the page draws.
+    #[must_use]
+    pub fn view(&self) -> View {
+        let layers = self
+            .nodes
+            .iter()
+            .filter_map(|(&nth, &id)| self.draw(nth, id))
+            .collect();
+        View {
+            layers,
+            ignored: self.ignored.clone(),
+        }
+    }
+
+    fn draw(&self, nth: usize, id: NodeId) -> Option<Layer> {
+        let entry = self.files.0.get(nth)?;
+        let node = self.tree.node(id);
+        let backing = self.tree.backing(id);
+        let has_overlays = self.tree.children(id).iter().any(|&child| child != id);
+        let role = match (node.backing().is_some(), has_overlays) {
+            (false, true) => Role::Base,
+            (true, true) => Role::Middle,
+            (true, false) => Role::Active,
+            (false, false) => Role::Single,
+        };
+        let (state, reason) = self.state(nth, id);
+        let mut layer = Layer {
+            id: u32::try_from(nth).ok()?,
+            gift: entry.gift,
+            name: entry.name().to_owned(),
+            path: entry.path.clone(),
+            format: format_name(node),
+            virtual_size: node
+                .image
+                .as_ref()
+                .ok()
+                .map(backchain::image::Image::virtual_size),
+            allocated: None,
+            file_size: node.source.len(),
+            backing: backing.and_then(|id| self.layer(id)),
+            backing_name: node
+                .backing()
+                .map(|backing| backchain::chain::file_name(&backing.name).to_owned())
+                .unwrap_or_default(),
+            role,
+            extents: None,
+            state,
+            reason,
+            in_place: entry.handle.is_some(),
+        };
+        if let Some(found) = self.measured.get(&nth) {
+            layer.measured(found.clone());
+        }
+        Some(layer)
+    }
+
+    fn state(&self, nth: usize, id: NodeId) -> (State, Option<String>) {
+        let node = self.tree.node(id);
+        if let Some(nodes) = self.tree.find_loop(id) {
+            let names: Vec<String> = nodes.iter().map(|&id| self.name(id)).collect();
+            let why = format!(
+                "The backing files lead in a circle: {}. Rebase one of them with \"only change the link\" to break it.",
+                names.join(" → ")
+            );
+            return (State::Loop, Some(why));
+        }
+        if self.invalid.contains(&nth) {
+            let why = "What lies below it was changed by an operation, so it no longer reads what it did. It can be deleted.";
+            return (State::Invalid, Some(why.to_owned()));
+        }
+        // A label that does not fit is a fault of the overlay, not of the file it names.
+        if let Err(error) = &node.image
+            && self.tree.wrong_label(id).is_none()
+        {
+            return (State::Damaged, Some(sentence(&error.to_string())));
+        }
+        match self.tree.link(id) {
+            Link::Broken(error) if error.kind() == ErrorKind::WrongLabel => {
+                (State::WrongLabel, Some(sentence(&error.to_string())))
+            }
+            Link::Broken(error) => {
+                let why = match error.kind() {
+                    ErrorKind::NotGranted | ErrorKind::NotFound => {
+                        let name = node.backing().map_or("", |backing| backing.name.as_str());
+                        format!(
+                            "Its backing file {name} is not among the files given to this page. Drop it here, too."
+                        )
+                    }
+                    _ => sentence(&error.to_string()),
+                };
+                (State::Missing, Some(why))
+            }
+            Link::To(below) => match self.tree.wrong_label(*below) {
+                Some((label, content)) => {
+                    let why = format!(
+                        "It says that its backing file {} is {label}, but that file looks like {content}. \
+                         Writing by this label would destroy it. Rebase with \"only change the link\" to correct it.",
+                        self.name(*below)
+                    );
+                    (State::WrongLabel, Some(why))
+                }
+                None => (State::Ok, None),
+            },
+            Link::None => (State::Ok, None),
+        }
+    }
+
+    /// The next file that was not looked into yet.
+    #[must_use]
+    pub fn unmeasured(&self) -> Option<usize> {
+        self.nodes
+            .keys()
+            .copied()
+            .find(|nth| !self.measured.contains_key(nth))
+    }
+
+    /// Looks how a layer's virtual size divides up.
+    pub fn measure(&mut self, nth: usize) -> Option<(LayerId, Result<Extents, String>)> {
+        let id = *self.nodes.get(&nth)?;
+        let found = measure(self.tree.node(id)).map_err(|error| sentence(&error.to_string()));
+        self.measured.insert(nth, found.clone());
+        Some((u32::try_from(nth).ok()?, found))
+    }
+
+    /// # Errors
+    /// In words, when there is no such layer.
+    pub fn details(&self, layer: LayerId) -> Result<Details, String> {
+        let id = self.node(layer)?;
+        Ok(Details {
+            layer,
+            sections: super::details::sections(self.tree.node(id)),
+        })
+    }
+}
+
+/// Raw files are searched for zeros to tell what they hold: larger ones count as full.
+const LARGEST_SEARCHED: u64 = 1 << 30;
+
+fn measure(node: &Arc<Node>) -> backchain::Result<Extents> {
+    let mut found = Extents::default();
+    if node.image()?.format() == Format::Raw && node.source.len() > LARGEST_SEARCHED {
+        found.data = node.source.len();
+        found.runs = 1;
+        return Ok(found);
+    }
+    for extent in node.extents(0)? {
+        let extent = extent?;
+        let sum = match extent.place {
+            Place::Data { .. } => &mut found.data,
+            Place::Compressed { .. } => &mut found.compressed,
+            Place::Zero { .. } | Place::BeyondEnd => &mut found.zero,
+            Place::Unallocated => &mut found.unallocated,
+        };
+        *sum = sum.saturating_add(extent.len);
+        found.runs += 1;
+    }
+    Ok(found)
+}
+
+fn format_name(node: &Node) -> String {
+    match &node.image {
+        Ok(image) if image.format() == node.probed => image.format().to_string(),
+        _ => node.probed.to_string(),
+    }
+}
+
+fn index(id: NodeId) -> usize {
+    usize::try_from(id.0).unwrap_or(usize::MAX)
+}
+
+/// A message of the engine as a sentence of its own.
+#[must_use]
+pub fn sentence(message: &str) -> String {
+    let mut letters = message.trim_end_matches('.').chars();
+    let first = letters.next().map(char::to_uppercase).into_iter().flatten();
+    first.chain(letters).chain(['.']).collect()
+}

@@ -1,0 +1,170 @@
+//! A `File` as the engine reads it.
+
+use crate::js;
+use backchain::{CachedSource, ReadAt, Source};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use wasm_bindgen::JsValue;
+use web_sys::{File, FileReaderSync};
+
+/// Bytes read from a file at once for metadata: each call costs a millisecond, whatever its size.
+const BLOCK: u64 = 1 << 20;
+/// Blocks kept for each file.
+const BLOCKS: usize = 24;
+/// Bytes read at once when a file is searched for zeros.
+const WINDOW: u64 = 4 << 20;
+/// What is found out to be zeros or data: one bit each in a [`FileSource::windows`] entry.
+const GRAIN: u64 = 64 << 10;
+
+/// Reads `file` with a cache, as a source for the engine.
+///
+/// # Errors
+/// When the browser has no `FileReaderSync`: it exists in workers only.
+#[expect(
+    clippy::arc_with_non_send_sync,
+    reason = "one type for both platforms; one thread here"
+)]
+pub fn open(file: File) -> io::Result<Source> {
+    Ok(Arc::new(CachedSource::new(
+        FileSource::new(file)?,
+        BLOCK,
+        BLOCKS,
+    )))
+}
+
+/// A `File`, read synchronously.
+pub struct FileSource {
+    file: File,
+    reader: FileReaderSync,
+    len: u64,
+    /// For each window looked at: which of its grains hold anything but zeros.
+    windows: RefCell<HashMap<u64, u64>>,
+}
+
+impl FileSource {
+    /// # Errors
+    /// See [`open`].
+    pub fn new(file: File) -> io::Result<Self> {
+        let len = size_of(&file);
+        let reader = FileReaderSync::new().map_err(failed)?;
+        Ok(Self {
+            file,
+            reader,
+            len,
+            windows: RefCell::default(),
+        })
+    }
+
+    /// The grains of the window that starts at `start` that hold data, as bits.
+    fn grains(&self, start: u64) -> io::Result<u64> {
+        if let Some(&grains) = self.windows.borrow().get(&start) {
+            return Ok(grains);
+        }
+        let len = WINDOW.min(self.len.saturating_sub(start));
+        let bytes = self.read(start, len)?.to_vec();
+        let grain = usize::try_from(GRAIN).unwrap_or(usize::MAX);
+        let grains = bytes
+            .chunks(grain)
+            .zip(0_u32..)
+            .fold(0, |found, (chunk, nth)| {
+                if chunk.iter().all(|&byte| byte == 0) {
+                    found
+                } else {
+                    found | (1 << nth)
+                }
+            });
+        self.windows.borrow_mut().insert(start, grains);
+        Ok(grains)
+    }
+
+    fn read(&self, offset: u64, len: u64) -> io::Result<js_sys::Uint8Array> {
+        let end = offset.saturating_add(len);
+        let part = self
+            .file
+            .slice_with_f64_and_f64(number(offset), number(end))
+            .map_err(failed)?;
+        let bytes = self.reader.read_as_array_buffer(&part).map_err(failed)?;
+        Ok(js_sys::Uint8Array::new(&bytes))
+    }
+}
+
+impl ReadAt for FileSource {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let len = buf.len() as u64;
+        if offset.checked_add(len).is_none_or(|end| end > self.len) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if buf.is_empty() {
+            return Ok(());
+        }
+        let bytes = self.read(offset, len)?;
+        if u64::from(bytes.length()) != len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        bytes.copy_to(buf);
+        Ok(())
+    }
+
+    /// A browser does not tell where a file has holes, so they are found by looking for zeros.
+    /// Each window is read for this only once.
+    fn data_at(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        let mut at = offset;
+        let mut start = None;
+        while at < self.len {
+            let window = at - at % WINDOW;
+            let grains = self.grains(window)?;
+            let nth = (at - window) / GRAIN;
+            let data = grains >> nth & 1 == 1;
+            match (start, data) {
+                (None, true) => start = Some(at),
+                (Some(start), false) => return Ok(Some(start..at)),
+                _ => {}
+            }
+            // A window of zeros is passed in one step.
+            at = if grains == 0 {
+                window + WINDOW
+            } else {
+                window + (nth + 1) * GRAIN
+            };
+        }
+        Ok(start.map(|start| start..self.len))
+    }
+}
+
+/// Size of a file or blob in bytes.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a size is a whole number below 2^53"
+)]
+pub fn size_of(file: &web_sys::Blob) -> u64 {
+    file.size() as u64
+}
+
+/// An offset as JavaScript takes it. Exact up to 2^53, which no file exceeds.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
+pub fn number(offset: u64) -> f64 {
+    offset as f64
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn failed(error: JsValue) -> io::Error {
+    let text = match js::error_name(&error).as_str() {
+        "NotReadableError" => {
+            "the file was changed, moved or deleted since it was opened; give it to the page again"
+                .to_owned()
+        }
+        "NotFoundError" => "the file is no longer there".to_owned(),
+        _ => js::message(&error),
+    };
+    io::Error::other(text)
+}
