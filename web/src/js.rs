@@ -86,6 +86,15 @@ pub fn dropped_handle(item: &JsValue) -> Option<Promise> {
         .ok()
 }
 
+/// Lets everything else that waits have its turn.
+pub async fn pause() {
+    let promise = Promise::new(&mut |resolve, _| {
+        // Works on the page and in a worker, which have different global objects.
+        let _ = start(&js_sys::global(), "setTimeout", &Array::of1(&resolve));
+    });
+    let _ = JsFuture::from(promise).await;
+}
+
 /// What a JavaScript error says: its message, with its name where that tells more.
 #[must_use]
 pub fn message(error: &JsValue) -> String {

@@ -10,11 +10,11 @@ use super::files::{self, Entry};
 use super::session::{Session, sentence};
 use super::source::{self, number, size_of};
 use super::write::{Strategy, Writer, scratch};
+use crate::js;
 use crate::protocol::Progress;
 use backchain::chain::Fingerprint;
 use backchain::source::read_padded;
 use backchain::{CodecState, NodeId, Plan, Source, Step, inflate};
-use gloo::timers::future::TimeoutFuture;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use web_sys::{Blob, File};
@@ -374,7 +374,7 @@ impl<'a> Run<'a> {
 
     async fn breathe_now(&mut self, phase: &str) -> Result<(), Stopped> {
         self.tell(phase, true);
-        TimeoutFuture::new(0).await;
+        js::pause().await;
         self.breathed = now();
         if self.stop.get() {
             Err(Stopped::Cancelled)
@@ -399,7 +399,7 @@ pub const RESULTS: &str = "results";
 
 fn part(file: &File, start: u64, end: u64) -> Result<Blob, String> {
     file.slice_with_f64_and_f64(number(start), number(end))
-        .map_err(|error| crate::js::message(&error))
+        .map_err(|error| js::message(&error))
 }
 
 fn size(len: u64) -> Result<usize, String> {

@@ -12,7 +12,6 @@ use crate::js;
 use crate::protocol::{self, Event, Operation, Outcome, Request, Saved, Status};
 use backchain::Preview as Sum;
 use execute::{RESULTS, Run, Stopped};
-use gloo::timers::future::TimeoutFuture;
 use session::Session;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -93,7 +92,7 @@ impl Inbox {
                 break;
             }
             // Lets messages in.
-            TimeoutFuture::new(0).await;
+            js::pause().await;
         }
         self.session.replace(session);
         self.serving.set(false);
