@@ -8,4 +8,6 @@ pub mod app;
 pub mod js;
 pub mod panic;
 pub mod protocol;
+// The engine's sources can be shared between threads everywhere else; a `File` cannot.
+#[cfg(target_arch = "wasm32")]
 pub mod worker;

@@ -192,6 +192,7 @@ fn across(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use wasm_bindgen_test::wasm_bindgen_test;
 
     fn links(pairs: &[(u32, Option<u32>)]) -> Vec<Link> {
         pairs
@@ -200,7 +201,7 @@ mod tests {
             .collect()
     }
 
-    #[test]
+    #[wasm_bindgen_test]
     fn a_chain_is_one_row() {
         let places = place(&links(&[(2, Some(1)), (0, None), (1, Some(0))]));
         let seen: Vec<_> = places
@@ -210,7 +211,7 @@ mod tests {
         assert_eq!(seen, [(0, 0, 0, 0), (1, 1, 0, 0), (2, 2, 0, 0)]);
     }
 
-    #[test]
+    #[wasm_bindgen_test]
     fn the_longest_branch_stays_on_the_base_row() {
         let places = place(&links(&[
             (0, None),
@@ -225,7 +226,7 @@ mod tests {
         );
     }
 
-    #[test]
+    #[wasm_bindgen_test]
     fn every_box_is_drawn_once_even_in_loops() {
         let places = place(&links(&[
             (0, Some(1)),
@@ -239,7 +240,7 @@ mod tests {
         assert_eq!(ids, [0, 1, 2, 3, 4]);
     }
 
-    #[test]
+    #[wasm_bindgen_test]
     fn rows_and_orders_are_distinct() {
         let places = place(&links(&[
             (0, None),

@@ -103,8 +103,9 @@ pub fn words(kind: Kind) -> Words {
 #[cfg(test)]
 mod tests {
     use super::bytes;
+    use wasm_bindgen_test::wasm_bindgen_test;
 
-    #[test]
+    #[wasm_bindgen_test]
     fn bytes_are_rounded_to_a_tenth_of_their_unit() {
         assert_eq!(bytes(0), "0 B");
         assert_eq!(bytes(1023), "1023 B");

@@ -1,5 +1,6 @@
 //! The engine's worker.
 
 fn main() {
+    #[cfg(target_arch = "wasm32")]
     backchain_web::worker::start();
 }

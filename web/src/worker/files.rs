@@ -330,8 +330,9 @@ fn normal(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::normal;
+    use wasm_bindgen_test::wasm_bindgen_test;
 
-    #[test]
+    #[wasm_bindgen_test]
     fn paths_lose_what_leads_nowhere() {
         assert_eq!(normal("dir/a/../b/./c"), "dir/b/c");
         assert_eq!(normal("../base"), "../base");

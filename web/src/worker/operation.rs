@@ -307,8 +307,9 @@ fn flow(session: &Session, form: &Operation, info: &PlanInfo) -> Vec<(u32, u32)>
 #[cfg(test)]
 mod tests {
     use super::relative;
+    use wasm_bindgen_test::wasm_bindgen_test;
 
-    #[test]
+    #[wasm_bindgen_test]
     fn names_are_relative_to_the_overlays_folder() {
         assert_eq!(relative("dir/top", "dir/base"), "base");
         assert_eq!(relative("dir/a/top", "dir/b/base"), "../b/base");

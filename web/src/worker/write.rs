@@ -380,8 +380,9 @@ pub async fn forget_folder(name: &str) {
 mod tests {
     use super::note;
     use std::collections::BTreeMap;
+    use wasm_bindgen_test::wasm_bindgen_test;
 
-    #[test]
+    #[wasm_bindgen_test]
     fn written_ranges_are_joined() {
         let mut written = BTreeMap::new();
         for (start, end) in [
