@@ -10,10 +10,11 @@ use super::link::HeadCell;
 use super::tables::Tables;
 use super::{MetadataKind, Refcounts, Stage, Step, StepQueue};
 use crate::chain::Node;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::extent::Place;
 use backchain_format::HostOffset;
 use backchain_format::qcow2::{L2Entry, L2Kind, L2Layout, Subclusters, Version};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Guest bytes moved after which a window ends.
@@ -32,6 +33,8 @@ pub(crate) struct Qcow2Target {
     pub(super) tables: Tables,
     pub(super) refcounts: Refcounts,
     durable: bool,
+    /// Host clusters that guest data must not be written over, whatever an L2 entry says.
+    metadata: HashSet<u64>,
     /// References removed by steps that are written but not synced.
     removed: Vec<u64>,
     moved: u64,
@@ -42,9 +45,15 @@ impl Qcow2Target {
     /// `durable`: sync between windows; not needed for a file that the plan makes.
     pub(crate) fn new(node: &Arc<Node>, head: HeadCell, durable: bool) -> Result<Self> {
         let header = head.lock().header.clone();
+        let tables = Tables::new(node, &header)?;
+        let refcounts = Refcounts::new(node, &header)?;
+        let mut metadata: HashSet<u64> = tables.own_clusters().collect();
+        metadata.extend(refcounts.own_clusters());
+        metadata.insert(0);
         Ok(Self {
-            tables: Tables::new(node, &header)?,
-            refcounts: Refcounts::new(node, &header)?,
+            tables,
+            refcounts,
+            metadata,
             layout: header.l2_layout(),
             v3: header.version == Version::V3,
             head,
@@ -175,6 +184,15 @@ impl Qcow2Target {
             && !(entry.copied || self.refcounts.is_sole(host)?)
         {
             state.shared = true;
+        }
+        if let Some(host) = state.host
+            && self
+                .metadata
+                .contains(&(host.0 >> self.layout.cluster.bits()))
+        {
+            let message =
+                format!("guest cluster {number} is mapped to the image's own metadata at {host}");
+            return Err(Error::new(ErrorKind::Corrupt, message).about(&self.node.name));
         }
         let rewrite = state.shared || state.packed.is_some();
         let start = number << self.layout.cluster.bits();

@@ -119,6 +119,23 @@ impl Refcounts {
         Err(Error::new(ErrorKind::Corrupt, message).about(&self.node.name))
     }
 
+    fn table_covers(&self, cluster: u64) -> bool {
+        let index = to_usize(cluster / self.per_block());
+        self.table.get(index).is_some_and(|&entry| entry != 0)
+    }
+
+    /// Host clusters that hold the table and its blocks, as far as the file is concerned.
+    pub(crate) fn own_clusters(&self) -> impl Iterator<Item = u64> {
+        let bits = self.cluster.bits();
+        let first = self.table_at.0 >> bits;
+        let blocks = self
+            .table
+            .iter()
+            .filter(|e| **e != 0)
+            .map(move |e| e >> bits);
+        (first..first + self.table_clusters).chain(blocks)
+    }
+
     /// Whether exactly one reference leads to the cluster at `host`.
     pub(crate) fn is_sole(&mut self, host: HostOffset) -> Result<bool> {
         Ok(self.get(host.0 >> self.cluster.bits())? == 1)
@@ -237,12 +254,11 @@ impl Refcounts {
     /// yet.
     pub(crate) fn flush_blocks(&mut self, out: &mut StepQueue) -> Result<()> {
         for cluster in std::mem::take(&mut self.droppable) {
-            let count = self.get(cluster)?;
-            let Some(count) = count.checked_sub(1) else {
-                let message = format!("cluster {cluster} has a reference but refcount 0");
-                return Err(Error::new(ErrorKind::Corrupt, message).about(&self.node.name));
-            };
-            self.set(cluster, count)?;
+            // A count of 0 was wrong before; it must not become a huge one.
+            let count = self.get(cluster)?.saturating_sub(1);
+            if self.table_covers(cluster) {
+                self.set(cluster, count)?;
+            }
         }
         let (to, kind) = (self.node.id, MetadataKind::RefcountBlock);
         for (index, block) in &mut self.blocks {

@@ -71,6 +71,18 @@ impl Tables {
         self.l1.iter().flat_map(|e| e.to_be_bytes()).collect()
     }
 
+    /// Host clusters that hold the L1 table and the L2 tables.
+    pub(crate) fn own_clusters(&self) -> impl Iterator<Item = u64> {
+        let cluster = self.layout.cluster;
+        let first = self.l1_at.0 >> cluster.bits();
+        let tables = self
+            .l1
+            .iter()
+            .filter_map(|&bits| L1Entry::from_bits(bits, 0).ok()?.table);
+        let l1 = first..first + cluster.clusters(to_u64(self.l1.len()) * L1Entry::LEN);
+        l1.chain(tables.map(move |table| table.0 >> cluster.bits()))
+    }
+
     /// Bytes of changed tables waiting to be written.
     pub(crate) fn waiting(&self) -> u64 {
         self.done.iter().map(|s| to_u64(s.bytes.len())).sum()
