@@ -162,6 +162,12 @@ impl Flow {
         self
     }
 
+    /// Guest bytes the flow covers.
+    pub(crate) fn size(&self) -> u64 {
+        let size = self.view_chain.virtual_size();
+        self.rest.as_ref().map_or(size, |(_, rest)| size.max(*rest))
+    }
+
     /// The piece at guest byte `pos`, which must not go back; `None` at the end.
     pub(crate) fn at(&mut self, pos: u64) -> Result<Option<Piece>> {
         let known = self

@@ -29,6 +29,8 @@ use crate::chain::{Fingerprint, NodeId};
 use crate::error::Result;
 use serde::Serialize;
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A file that a plan writes or makes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -74,12 +76,40 @@ pub struct Plan {
     stages: VecDeque<Box<dyn Stage>>,
     queue: StepQueue,
     failed: bool,
+    meter: Arc<Meter>,
+    /// Guest bytes of the stages that are done.
+    passed: u64,
+}
+
+/// How far a plan is, in guest bytes looked at: costs nothing to know, unlike the bytes it will
+/// have moved in the end (that is what a [`Preview`] tells).
+#[derive(Debug, Default)]
+pub struct Meter {
+    done: AtomicU64,
+    total: AtomicU64,
+}
+
+impl Meter {
+    /// Guest bytes looked at, all targets together.
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Guest bytes to look at.
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
 }
 
 /// A part of a plan that makes steps a few at a time.
 pub(crate) trait Stage: crate::source::Shareable {
     /// Pushes some steps; false when there are no more to come.
     fn advance(&mut self, out: &mut StepQueue) -> Result<bool>;
+
+    /// Guest bytes looked at, and guest bytes to look at in all.
+    fn progress(&self) -> (u64, u64) {
+        (0, 0)
+    }
 }
 
 /// Steps on their way out; neighbours that continue each other become one.
@@ -106,11 +136,16 @@ impl Stage for Fixed {
 
 impl Plan {
     pub(crate) fn new(info: PlanInfo, stages: Vec<Box<dyn Stage>>) -> Self {
+        let meter = Arc::new(Meter::default());
+        let total = stages.iter().map(|s| s.progress().1).sum();
+        meter.total.store(total, Ordering::Relaxed);
         Self {
             info,
             stages: stages.into(),
             queue: StepQueue::default(),
             failed: false,
+            meter,
+            passed: 0,
         }
     }
 
@@ -126,6 +161,14 @@ impl Plan {
         self.info.equivalent.extend(other.info.equivalent);
         self.info.links.extend(other.info.links);
         self.stages.extend(other.stages);
+        self.meter
+            .total
+            .fetch_add(other.meter.total(), Ordering::Relaxed);
+    }
+
+    /// Tells, while the plan runs, how far it is.
+    pub fn meter(&self) -> Arc<Meter> {
+        Arc::clone(&self.meter)
     }
 
     /// The file with this number.
@@ -143,9 +186,13 @@ impl Iterator for Plan {
             let Some(stage) = self.stages.front_mut() else {
                 break;
             };
-            match stage.advance(&mut self.queue) {
-                Ok(true) => {}
+            let more = stage.advance(&mut self.queue);
+            let (done, total) = stage.progress();
+            match more {
+                Ok(true) => self.meter.done.store(self.passed + done, Ordering::Relaxed),
                 Ok(false) => {
+                    self.passed += total;
+                    self.meter.done.store(self.passed, Ordering::Relaxed);
                     self.stages.pop_front();
                 }
                 Err(error) => {

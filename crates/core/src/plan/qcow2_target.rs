@@ -515,4 +515,8 @@ impl Stage for Qcow2Stage {
         }
         Ok(true)
     }
+
+    fn progress(&self) -> (u64, u64) {
+        (self.pos.min(self.flow.size()), self.flow.size())
+    }
 }

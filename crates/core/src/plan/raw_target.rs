@@ -62,4 +62,8 @@ impl Stage for RawStage {
         }
         Ok(true)
     }
+
+    fn progress(&self) -> (u64, u64) {
+        (self.pos.min(self.flow.size()), self.flow.size())
+    }
 }
