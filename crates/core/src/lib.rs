@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod chain;
+pub mod check;
 mod error;
 pub mod extent;
 pub mod image;

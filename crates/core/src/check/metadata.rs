@@ -1,0 +1,234 @@
+//! Everything but L2 tables and refcount blocks that refers to host clusters.
+
+use super::finding::{Finding, Recorder};
+use super::geometry::{Geometry, bits};
+use super::spans::{Ranges, Span};
+use super::words::Words;
+use crate::image::Qcow2;
+use crate::source::{ReadAt, read_padded};
+use backchain_format::bytes::{align_up, be16, be32, be64, to_usize};
+use backchain_format::qcow2::{BitmapDirectoryEntry, Extensions, MAX_L1_BYTES, RefcountTableEntry, autoclear};
+
+/// QEMU's limit for the bytes of a snapshot table.
+const MAX_SNAPSHOT_TABLE: u64 = 64 << 20;
+/// QEMU's limit for the entries of one bitmap's table.
+const MAX_BITMAP_TABLE: u32 = 0x800_0000;
+
+/// Where tables are, overlaps resolved.
+pub(super) struct Metadata {
+    /// Runs of host clusters and how many structures they are part of.
+    pub(super) clusters: Vec<Span>,
+    /// L1 tables, the active one and those of snapshots, in bytes.
+    pub(super) l1: Vec<Span>,
+    /// Tables of bitmaps, in bytes.
+    pub(super) bitmaps: Vec<Span>,
+}
+
+/// What is gathered before overlaps are resolved.
+struct Gather<'a, 'r> {
+    geometry: Geometry,
+    source: &'a dyn ReadAt,
+    image: &'a Qcow2,
+    recorder: &'a mut Recorder<'r>,
+    clusters: Ranges,
+    l1: Ranges,
+    bitmaps: Ranges,
+}
+
+impl Metadata {
+    pub(super) fn gather(
+        source: &dyn ReadAt,
+        image: &Qcow2,
+        geometry: Geometry,
+        recorder: &mut Recorder<'_>,
+    ) -> Self {
+        let header = &image.head.header;
+        let mut gather = Gather {
+            geometry,
+            source,
+            image,
+            recorder,
+            clusters: Ranges::default(),
+            l1: Ranges::default(),
+            bitmaps: Ranges::default(),
+        };
+        gather.region(0, geometry.cluster);
+        gather.l1_table(header.l1_table.0, header.l1_entries, true);
+        if header.snapshots > 0 {
+            gather.snapshots();
+        }
+        let table = header.refcount_table_entries() * RefcountTableEntry::LEN;
+        gather.region(header.refcount_table.0, table);
+        if let Some(crypto) = image.head.extensions.get(Extensions::CRYPTO)
+            && let (Some(offset), Some(len)) = (be64(crypto, 0), be64(crypto, 8))
+        {
+            gather.region(offset, len);
+        }
+        if header.autoclear & autoclear::BITMAPS != 0 {
+            gather.bitmaps();
+        }
+        Self {
+            clusters: gather.clusters.spans(),
+            l1: gather.l1.spans(),
+            bitmaps: gather.bitmaps.spans(),
+        }
+    }
+}
+
+impl Gather<'_, '_> {
+    /// A structure of `size` bytes.
+    fn region(&mut self, offset: u64, size: u64) {
+        if size == 0 {
+            return;
+        }
+        match self.geometry.clusters_of(offset, size) {
+            Some((first, count)) => self.clusters.add(first, count, false),
+            None => self.recorder.add(&Finding::PastEnd { offset, size }),
+        }
+    }
+
+    fn l1_table(&mut self, offset: u64, entries: u32, active: bool) {
+        let len = u64::from(entries) * 8;
+        self.region(offset, len);
+        self.l1.add(offset, len, active);
+    }
+
+    fn unreadable(&mut self, what: &str, why: &dyn std::fmt::Display) {
+        let message = format!("failed to read the {what}: {why}");
+        self.recorder.add(&Finding::Unreadable { message });
+    }
+
+    fn snapshots(&mut self) {
+        let header = &self.image.head.header;
+        let (start, v3) = (header.snapshot_table.0, self.image.head.is_v3());
+        let mut at = start;
+        let mut tables = Vec::new();
+        for index in 0..header.snapshots {
+            let mut fixed = [0; 40];
+            if let Err(error) = read_padded(self.source, at, &mut fixed) {
+                return self.unreadable("snapshot table", &error);
+            }
+            // The array is 40 bytes long, so nothing is missing.
+            let word = |at| be32(&fixed, at).unwrap_or(0);
+            let len = |at| u64::from(be16(&fixed, at).unwrap_or(0));
+            let extra = u64::from(word(36));
+            if extra > 1024 {
+                let why = format!("Too much extra metadata in snapshot table entry {index}");
+                return self.unreadable("snapshot table", &why);
+            }
+            if v3 && extra < 16 {
+                self.recorder.add(&Finding::SnapshotIncomplete { index });
+            }
+            let names = at.saturating_add(40 + extra);
+            let l1 = (be64(&fixed, 0).unwrap_or(0), word(8));
+            tables.push((l1, names, len(12), len(14)));
+            let end = names.saturating_add(len(12) + len(14));
+            at = match align_up(end, 8) {
+                Some(next) if next - start <= MAX_SNAPSHOT_TABLE => next,
+                _ => return self.unreadable("snapshot table", &"it is too large"),
+            };
+        }
+        for ((offset, entries), names, id, name) in tables {
+            let bytes = u64::from(entries) * 8;
+            if self.geometry.is_aligned(offset) && bytes <= MAX_L1_BYTES {
+                self.l1_table(offset, entries, false);
+                continue;
+            }
+            let id_text = self.text(names, id);
+            let name = self.text(names + id, name);
+            let finding = if self.geometry.is_aligned(offset) {
+                Finding::SnapshotL1TooLarge {
+                    id: id_text,
+                    name,
+                    entries,
+                }
+            } else {
+                Finding::SnapshotL1Misaligned {
+                    id: id_text,
+                    name,
+                    offset,
+                }
+            };
+            self.recorder.add(&finding);
+        }
+        self.region(start, at - start);
+    }
+
+    /// At most 256 bytes of a name, for a message.
+    fn text(&self, offset: u64, len: u64) -> String {
+        let mut bytes = vec![0; to_usize(len.min(256))];
+        match read_padded(self.source, offset, &mut bytes) {
+            Ok(()) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(_) => String::new(),
+        }
+    }
+
+    fn bitmaps(&mut self) {
+        let extension = match self.image.head.extensions.bitmaps(0) {
+            None => return,
+            Some(Err(error)) => return self.unreadable("bitmaps extension", &error),
+            Some(Ok(extension)) => extension,
+        };
+        let offset = extension.directory.0;
+        if !self.geometry.is_aligned(offset) {
+            let why = format!("its offset {offset:#x} is not at a cluster boundary");
+            return self.unreadable("bitmap directory", &why);
+        }
+        let list = match self.image.bitmaps(self.source) {
+            Ok(list) => list,
+            Err(error) => return self.unreadable("bitmap directory", &error),
+        };
+        self.region(offset, extension.directory_len);
+        for bitmap in list {
+            let at = bitmap.table.0;
+            let known = BitmapDirectoryEntry::IN_USE | BitmapDirectoryEntry::AUTO;
+            let fine = self.geometry.is_aligned(at)
+                && (1..=MAX_BITMAP_TABLE).contains(&bitmap.table_entries)
+                && bitmap.flags & !known == 0
+                && (9..=31).contains(&bitmap.granularity_bits)
+                && (1..=1023).contains(&bitmap.name.len());
+            if !fine {
+                let name = bitmap.name.chars().take(64).collect::<String>();
+                let message = format!("Bitmap '{name}' doesn't satisfy the constraints");
+                self.recorder.add(&Finding::Unreadable { message });
+                continue;
+            }
+            let len = u64::from(bitmap.table_entries) * 8;
+            self.region(at, len);
+            self.bitmaps.add(at, len, false);
+        }
+    }
+}
+
+impl Metadata {
+    /// Calls `cluster` with the offset of every cluster of bitmap data, and how often it is
+    /// named.
+    pub(super) fn bitmap_clusters(
+        &self,
+        words: &mut Words<'_>,
+        geometry: Geometry,
+        recorder: &mut Recorder<'_>,
+        cluster: &mut dyn FnMut(u64, u64, &mut Recorder<'_>),
+    ) {
+        for span in &self.bitmaps {
+            let mut failed = None;
+            let mut each = |at: u64, word: u64| {
+                let offset = word & bits::OFFSET;
+                let flag = offset != 0 && word & 1 != 0;
+                if flag || word & bits::BITMAP_RESERVED != 0 || !geometry.is_aligned(offset) {
+                    let message = format!("invalid bitmap table entry {word:#x} (byte {at})");
+                    let finding = Finding::Unreadable { message };
+                    recorder.add_times(&finding, span.times);
+                } else if offset != 0 {
+                    cluster(offset, span.times, recorder);
+                }
+            };
+            words.each(span.start, span.end, &mut each, &mut |at, error| {
+                failed.get_or_insert_with(|| format!("bitmap table (byte {at}): {error}"));
+            });
+            if let Some(message) = failed {
+                recorder.add(&Finding::Unreadable { message });
+            }
+        }
+    }
+}

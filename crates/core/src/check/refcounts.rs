@@ -1,0 +1,299 @@
+//! A pass over all the metadata of an image, counting references.
+
+use super::counts::{Copied, Counts};
+use super::finding::{Finding, Recorder};
+use super::geometry::{Geometry, bits};
+use super::l2::Tally;
+use super::metadata::Metadata;
+use super::stored::{self, Compared, Stored};
+use super::tables::{Table, TableSet};
+use super::words::{PIECE, Words};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::Qcow2;
+use crate::source::ReadAt;
+use std::ops::Range;
+
+/// Bytes of L2 tables that do not start at a cluster boundary that are read. Such tables may
+/// overlap, so reading them all could take as good as for ever.
+const MISALIGNED_BYTES: u64 = 256 << 20;
+
+/// What all passes over one image share.
+pub(super) struct Pass<'a> {
+    image: &'a Qcow2,
+    pub(super) geometry: Geometry,
+    metadata: Metadata,
+    pub(super) words: Words<'a>,
+    pub(super) stored: Stored<'a>,
+}
+
+impl<'a> Pass<'a> {
+    pub(super) fn new(
+        source: &'a dyn ReadAt,
+        image: &'a Qcow2,
+        geometry: Geometry,
+        recorder: &mut Recorder<'_>,
+    ) -> Self {
+        let header = &image.head.header;
+        let entries = header.refcount_table_entries();
+        Self {
+            image,
+            geometry,
+            metadata: Metadata::gather(source, image, geometry, recorder),
+            words: Words::new(source),
+            stored: Stored::new(source, geometry, header.refcount_table, entries),
+        }
+    }
+
+    /// Counts the references to clusters from `start` on, as far as memory goes. The second
+    /// value says whether active entries name clusters past the end of the file.
+    pub(super) fn count(&mut self, start: u64, recorder: &mut Recorder<'_>) -> (Counts, bool) {
+        let (geometry, muted) = (self.geometry, recorder.muted);
+        // A misaligned cluster may reach into the one behind the end.
+        let mut counts = Counts::new(start, geometry.clusters + 1);
+        for span in &self.metadata.clusters {
+            counts.add(span.start, span.end - span.start, span.times, Copied::Silent);
+        }
+        let mut tally = Tally {
+            geometry,
+            counts: &mut counts,
+            recorder,
+            beyond: false,
+        };
+        let mut window = Some(0);
+        while let Some(offset) = window {
+            // L1 entries are counted with the first window of L2 tables.
+            tally.recorder.muted = muted || offset > 0;
+            let tables;
+            (tables, window) = self.l2_tables(offset, &mut tally);
+            tally.recorder.muted = muted;
+            each_table(&mut self.words, geometry, &tables, &mut |event| match event {
+                Event::Table(table, bytes) => tally.l2_table(table, bytes),
+                Event::Failed(message) => tally.recorder.add(&Finding::Unreadable { message }),
+            });
+        }
+        let beyond = tally.beyond;
+        self.metadata.bitmap_clusters(
+            &mut self.words,
+            geometry,
+            recorder,
+            &mut |offset, times, recorder| {
+                let mut tally = Tally {
+                    geometry,
+                    counts: &mut counts,
+                    recorder,
+                    beyond: false,
+                };
+                tally.region(offset, geometry.cluster, times, Copied::Silent);
+            },
+        );
+        let header = &self.image.head.header;
+        stored::count_blocks(
+            &mut self.words,
+            geometry,
+            header.refcount_table,
+            header.refcount_table_entries(),
+            &mut counts,
+            recorder,
+        );
+        (counts, beyond)
+    }
+
+    /// Gathers the L2 tables from file offset `from` on. With the first of them, the L1
+    /// entries themselves are checked and their references counted.
+    fn l2_tables(&mut self, from: u64, tally: &mut Tally<'_, '_>) -> (Vec<Table>, Option<u64>) {
+        let mut set = TableSet::new(from);
+        let geometry = self.geometry;
+        for span in &self.metadata.l1 {
+            let mut failed = None;
+            let mut each = |_, entry: u64| {
+                let offset = entry & bits::OFFSET;
+                if from == 0 {
+                    l1_entry(tally, entry, span.times, span.active);
+                }
+                // Behind the end of the file there are only zeros. An entry of nothing but
+                // reserved bits counts as one that names the header, as it does in QEMU.
+                if offset < geometry.file_len {
+                    set.push(Table {
+                        offset,
+                        times: span.times,
+                        active: u64::from(span.active),
+                    });
+                }
+            };
+            self.words
+                .each(span.start, span.end, &mut each, &mut |at, error| {
+                    failed.get_or_insert_with(|| format!("L1 table (byte {at}): {error}"));
+                });
+            if let Some(message) = failed {
+                tally.recorder.add(&Finding::Unreadable { message });
+            }
+        }
+        set.finish()
+    }
+
+    /// Gathers the L2 tables of the active L1 table from file offset `from` on, calling `each`
+    /// with index and value of every L1 entry when `from` is 0.
+    pub(super) fn active_tables(
+        &mut self,
+        from: u64,
+        each: &mut dyn FnMut(u64, u64, &mut Stored<'_>),
+    ) -> (Vec<Table>, Option<u64>) {
+        let header = &self.image.head.header;
+        let (start, len) = (header.l1_table.0, u64::from(header.l1_entries) * 8);
+        let mut set = TableSet::new(from);
+        let (file_len, stored) = (self.geometry.file_len, &mut self.stored);
+        let mut entry = |at: u64, entry: u64| {
+            let offset = entry & bits::OFFSET;
+            if from == 0 {
+                each((at - start) / 8, entry, stored);
+            }
+            if offset != 0 && offset < file_len {
+                set.push(Table {
+                    offset,
+                    times: 1,
+                    active: 1,
+                });
+            }
+        };
+        // What cannot be read was reported by the first pass.
+        let end = start.saturating_add(len);
+        self.words.each(start, end, &mut entry, &mut |_, _| {});
+        set.finish()
+    }
+
+    pub(super) fn compare(&mut self, counts: &Counts, recorder: &mut Recorder<'_>) -> Compared {
+        stored::compare(&mut self.stored, &mut self.words, counts, recorder)
+    }
+}
+
+/// Checks and counts one L1 entry.
+fn l1_entry(tally: &mut Tally<'_, '_>, entry: u64, times: u64, active: bool) {
+    if entry & bits::L1_RESERVED != 0 {
+        let finding = Finding::L1Reserved { entry };
+        tally.recorder.add_times(&finding, times);
+    }
+    let offset = entry & bits::OFFSET;
+    let copied = match (active && offset != 0, entry & bits::COPIED != 0) {
+        (false, _) => Copied::Silent,
+        (true, true) => Copied::Set,
+        (true, false) => Copied::Clear,
+    };
+    tally.region(offset, tally.geometry.cluster, times, copied);
+    if !tally.geometry.is_aligned(offset) {
+        let finding = Finding::L2TableMisaligned { offset };
+        tally.recorder.add_times(&finding, times);
+    }
+}
+
+/// What reading tables brings.
+pub(super) enum Event<'a> {
+    /// A table that is not all zeros.
+    Table(Table, &'a [u8]),
+    /// Some tables could not be read.
+    Failed(String),
+}
+
+/// Reads tables, neighbours at once.
+pub(super) fn each_table(
+    words: &mut Words<'_>,
+    geometry: Geometry,
+    tables: &[Table],
+    each: &mut dyn FnMut(Event<'_>),
+) {
+    let len = geometry.cluster;
+    let cluster = backchain_format::bytes::to_usize(len);
+    let mut misaligned = 0;
+    for group in tables.chunk_by(|a, b| {
+        // Groups start and end at multiples of a piece, so that they stay small.
+        a.offset + len == b.offset && !b.offset.is_multiple_of(PIECE.max(len))
+    }) {
+        let (Some(first), Some(last)) = (group.first(), group.last()) else {
+            continue;
+        };
+        if !geometry.is_aligned(first.offset) {
+            let before = misaligned;
+            misaligned += last.offset + len - first.offset;
+            if misaligned > MISALIGNED_BYTES {
+                if before <= MISALIGNED_BYTES {
+                    let message = "more misaligned L2 tables than are looked into".to_owned();
+                    each(Event::Failed(message));
+                }
+                continue;
+            }
+        }
+        match words.load(first.offset, last.offset + len - first.offset) {
+            Ok(None) => {}
+            Ok(Some(bytes)) => {
+                for (table, bytes) in group.iter().zip(bytes.chunks_exact(cluster)) {
+                    each(Event::Table(*table, bytes));
+                }
+            }
+            Err(error) => {
+                let message = format!("L2 table (byte {}): {error}", first.offset);
+                each(Event::Failed(message));
+            }
+        }
+    }
+}
+
+/// The true number of references to each host cluster, a window of them at a time.
+///
+/// For planners: what refcount blocks should say, whatever they do say.
+pub struct Refcounts {
+    counts: Counts,
+    max: u64,
+}
+
+impl Refcounts {
+    /// Calls `window` with the references of all host clusters of the file, in ascending
+    /// windows. Fails when the metadata is so damaged that the counts mean nothing: any finding
+    /// but wrong refcounts and wrong copied flags, named in the error.
+    pub fn compute(
+        source: &dyn ReadAt,
+        image: &Qcow2,
+        window: &mut dyn FnMut(Range<u64>, &Refcounts) -> Result<()>,
+    ) -> Result<()> {
+        let geometry = Geometry::of(image, source.len());
+        if geometry.clusters > super::MAX_CLUSTERS {
+            let message = "the file has too many clusters to count their references";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        let mut first = None;
+        let mut emit = |finding: &Finding| {
+            first.get_or_insert_with(|| finding.to_string());
+        };
+        let mut recorder = Recorder::new(1, &mut emit);
+        let mut pass = Pass::new(source, image, geometry, &mut recorder);
+        let mut start = 0;
+        while start <= geometry.clusters {
+            let (counts, _) = pass.count(start, &mut recorder);
+            if !recorder.report.is_clean() {
+                break;
+            }
+            start = counts.end();
+            let (range, max) = (counts.start()..start.min(geometry.clusters), geometry.width.max());
+            window(range, &Refcounts { counts, max })?;
+        }
+        match first {
+            None => Ok(()),
+            Some(finding) => Err(Error::new(
+                ErrorKind::Corrupt,
+                format!("references cannot be counted: {finding}"),
+            )),
+        }
+    }
+
+    /// References to host cluster `cluster` of the window. An error when there are more than
+    /// the image's refcounts can say.
+    pub fn get(&self, cluster: u64) -> Result<u64> {
+        let references = self.counts.get(cluster).references;
+        if references > self.max {
+            let message = format!(
+                "host cluster {cluster} has {references} references, more than {} cannot be stored",
+                self.max
+            );
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        Ok(references)
+    }
+}
