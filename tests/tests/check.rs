@@ -51,11 +51,16 @@ fn images(dir: &Path) -> Vec<PathBuf> {
         list.push(path);
     }
     let raw = dir.join("data.raw");
-    let text: Vec<u8> = (0..1_500_000u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+    let text: Vec<u8> = (0..1_500_000u32)
+        .flat_map(|n| (n / 7).to_le_bytes())
+        .collect();
     std::fs::write(&raw, text).unwrap();
     let packed = dir.join("compressed.qcow2");
     let (raw, file) = (raw.to_str().unwrap(), packed.to_str().unwrap());
-    run("qemu-img", &["convert", "-c", "-f", "raw", "-O", "qcow2", raw, file]);
+    run(
+        "qemu-img",
+        &["convert", "-c", "-f", "raw", "-O", "qcow2", raw, file],
+    );
     list.push(packed);
     list
 }
@@ -81,7 +86,14 @@ fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
     let bits = bytes[23];
     let (l1, table) = (offset(word(bytes, 40)), offset(word(bytes, 48)));
     let l2 = offset(word(bytes, l1));
-    let areas = [(l1, 16), (table, 32), (l2, 64), (l2, 512), (l2, 64), (offset(word(bytes, table)), 64)];
+    let areas = [
+        (l1, 16),
+        (table, 32),
+        (l2, 64),
+        (l2, 512),
+        (l2, 64),
+        (offset(word(bytes, table)), 64),
+    ];
     for _ in 0..=random.below(4) {
         let (start, len) = areas[random.below(areas.len())];
         let at = start + random.below(len);
@@ -116,10 +128,20 @@ fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
 
 /// The counts and the lines of `qemu-img check`; `None` when it does not open the image.
 fn qemu_check(path: &Path) -> Option<(CheckReport, BTreeSet<String>)> {
-    let args = ["check", "-f", "qcow2", "--output=json", path.to_str().unwrap()];
+    let args = [
+        "check",
+        "-f",
+        "qcow2",
+        "--output=json",
+        path.to_str().unwrap(),
+    ];
     let output = Command::new("qemu-img").args(args).output().unwrap();
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
-    let number = |key: &str| json.get(key).and_then(serde_json::Value::as_u64).unwrap_or(0);
+    let number = |key: &str| {
+        json.get(key)
+            .and_then(serde_json::Value::as_u64)
+            .unwrap_or(0)
+    };
     let report = CheckReport {
         image_end_offset: number("image-end-offset"),
         total_clusters: number("total-clusters"),
@@ -132,7 +154,7 @@ fn qemu_check(path: &Path) -> Option<(CheckReport, BTreeSet<String>)> {
     };
     let lines = String::from_utf8_lossy(&output.stderr)
         .lines()
-        .filter(|line| !line.starts_with("qemu"))
+        .filter(|line| !line.starts_with("qemu") && !line.starts_with("qcow2: "))
         .map(str::to_owned)
         .collect();
     Some((report, lines))

@@ -216,9 +216,7 @@ impl Counts {
             if let Some(Some(chunk)) = self.chunks.pop() {
                 self.used -= chunk.bytes();
             }
-            self.end = self
-                .end
-                .min(self.start + to_u64(self.chunks.len()) * CHUNK);
+            self.end = self.end.min(self.start + to_u64(self.chunks.len()) * CHUNK);
         }
     }
 

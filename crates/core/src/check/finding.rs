@@ -267,7 +267,10 @@ impl fmt::Display for Finding {
                 "ERROR OFLAG_COPIED data cluster: l2_entry={entry:x} refcount={refcount}"
             ),
             F::RefcountTableReserved { index } => {
-                write!(f, "ERROR refcount table entry {index} has reserved bits set")
+                write!(
+                    f,
+                    "ERROR refcount table entry {index} has reserved bits set"
+                )
             }
             F::RefcountBlockMisaligned { index } => write!(
                 f,

@@ -121,12 +121,18 @@ impl Tally<'_, '_> {
 fn followers(bytes: &[u8], word: u64, g: Geometry) -> u64 {
     let offset = word & bits::OFFSET;
     let limit = g.file_len.min(bits::OFFSET);
-    let most = limit.saturating_sub(offset).div_ceil(g.cluster).saturating_sub(1);
+    let most = limit
+        .saturating_sub(offset)
+        .div_ceil(g.cluster)
+        .saturating_sub(1);
     let mut expected = word;
-    let alike = bytes.chunks_exact(8).take(to_usize(most)).take_while(|entry| {
-        expected = expected.wrapping_add(g.cluster);
-        **entry == expected.to_be_bytes()
-    });
+    let alike = bytes
+        .chunks_exact(8)
+        .take(to_usize(most))
+        .take_while(|entry| {
+            expected = expected.wrapping_add(g.cluster);
+            **entry == expected.to_be_bytes()
+        });
     to_u64(alike.count())
 }
 

@@ -7,7 +7,9 @@ use super::words::Words;
 use crate::image::Qcow2;
 use crate::source::{ReadAt, read_padded};
 use backchain_format::bytes::{align_up, be16, be32, be64, to_usize};
-use backchain_format::qcow2::{BitmapDirectoryEntry, Extensions, MAX_L1_BYTES, RefcountTableEntry, autoclear};
+use backchain_format::qcow2::{
+    BitmapDirectoryEntry, Extensions, MAX_L1_BYTES, RefcountTableEntry, autoclear,
+};
 
 /// QEMU's limit for the bytes of a snapshot table.
 const MAX_SNAPSHOT_TABLE: u64 = 64 << 20;
@@ -154,11 +156,14 @@ impl Gather<'_, '_> {
         self.region(start, at - start);
     }
 
-    /// At most 256 bytes of a name, for a message.
+    /// At most 256 bytes of a name up to its first NUL, for a message.
     fn text(&self, offset: u64, len: u64) -> String {
         let mut bytes = vec![0; to_usize(len.min(256))];
         match read_padded(self.source, offset, &mut bytes) {
-            Ok(()) => String::from_utf8_lossy(&bytes).into_owned(),
+            Ok(()) => {
+                let text = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
+                String::from_utf8_lossy(text).into_owned()
+            }
             Err(_) => String::new(),
         }
     }

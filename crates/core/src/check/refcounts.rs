@@ -51,7 +51,12 @@ impl<'a> Pass<'a> {
         // A misaligned cluster may reach into the one behind the end.
         let mut counts = Counts::new(start, geometry.clusters + 1);
         for span in &self.metadata.clusters {
-            counts.add(span.start, span.end - span.start, span.times, Copied::Silent);
+            counts.add(
+                span.start,
+                span.end - span.start,
+                span.times,
+                Copied::Silent,
+            );
         }
         let mut tally = Tally {
             geometry,
@@ -66,10 +71,15 @@ impl<'a> Pass<'a> {
             let tables;
             (tables, window) = self.l2_tables(offset, &mut tally);
             tally.recorder.muted = muted;
-            each_table(&mut self.words, geometry, &tables, &mut |event| match event {
-                Event::Table(table, bytes) => tally.l2_table(table, bytes),
-                Event::Failed(message) => tally.recorder.add(&Finding::Unreadable { message }),
-            });
+            each_table(
+                &mut self.words,
+                geometry,
+                &tables,
+                &mut |event| match event {
+                    Event::Table(table, bytes) => tally.l2_table(table, bytes),
+                    Event::Failed(message) => tally.recorder.add(&Finding::Unreadable { message }),
+                },
+            );
         }
         let beyond = tally.beyond;
         self.metadata.bitmap_clusters(
@@ -271,7 +281,10 @@ impl Refcounts {
                 break;
             }
             start = counts.end();
-            let (range, max) = (counts.start()..start.min(geometry.clusters), geometry.width.max());
+            let (range, max) = (
+                counts.start()..start.min(geometry.clusters),
+                geometry.width.max(),
+            );
             window(range, &Refcounts { counts, max })?;
         }
         match first {

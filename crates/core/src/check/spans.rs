@@ -72,7 +72,14 @@ mod tests {
     #[test]
     fn every_byte_is_in_one_span_with_its_number_of_ranges() {
         let mut ranges = Ranges::default();
-        let list = [(10, 5, true), (0, 30, false), (12, 10, false), (12, 10, false), (40, 0, true), (40, 2, false)];
+        let list = [
+            (10, 5, true),
+            (0, 30, false),
+            (12, 10, false),
+            (12, 10, false),
+            (40, 0, true),
+            (40, 2, false),
+        ];
         for (start, len, active) in list {
             ranges.add(start, len, active);
         }

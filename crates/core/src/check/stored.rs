@@ -137,9 +137,7 @@ pub(super) fn compare(
         } else {
             u64::MAX
         };
-        let end = block_end
-            .min((at / CHUNK + 1) * CHUNK)
-            .min(counts.end());
+        let end = block_end.min((at / CHUNK + 1) * CHUNK).min(counts.end());
         let chunk = counts.chunk(at);
         let len = end - at;
         match stored.block(index) {
@@ -177,7 +175,13 @@ fn segment(
     if let (16, Some(Chunk::Narrow(slots)), Some(bytes)) =
         (stored.geometry.width.bits(), counts.chunk(first), bytes)
     {
-        done = alike(slots.get(slot..).unwrap_or_default(), bytes, len, first, result);
+        done = alike(
+            slots.get(slot..).unwrap_or_default(),
+            bytes,
+            len,
+            first,
+            result,
+        );
     }
     if done == len {
         return;
@@ -230,7 +234,10 @@ fn alike(slots: &[u16], bytes: &[u8], len: u64, first: u64, result: &mut Compare
     let ones = u128::from_ne_bytes([0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1]);
     let groups = slots.chunks_exact(8).zip(bytes.chunks_exact(16));
     for (slots, bytes) in groups.take(to_usize(len / 8)) {
-        let once = slots.iter().fold(0, |all, slot| all | (slot & !NARROW_SET ^ 1)) == 0;
+        let once = slots
+            .iter()
+            .fold(0, |all, slot| all | (slot & !NARROW_SET ^ 1))
+            == 0;
         let stored = bytes.try_into().map(u128::from_ne_bytes).ok();
         if !once || stored != Some(ones) {
             break;

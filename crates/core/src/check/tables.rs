@@ -116,6 +116,9 @@ mod tests {
         }
         let offsets: Vec<u64> = all.iter().map(|t| t.offset).collect();
         assert_eq!(offsets, (0..100).collect::<Vec<_>>());
-        assert!(all.iter().all(|t| t.times == 30 && t.active == t.offset % 2 * 10));
+        assert!(
+            all.iter()
+                .all(|t| t.times == 30 && t.active == t.offset % 2 * 10)
+        );
     }
 }
