@@ -38,7 +38,6 @@ impl Commit<'_> {
             })?;
         let (top, base) = (tree.node(self.top), tree.node(self.base));
         guard::data_writable(tree, base)?;
-        guard::no_own_bitmaps(base)?;
         guard::no_own_snapshots(top)?;
         if self.empty_top {
             if depth > 1 {
@@ -245,7 +244,7 @@ pub(super) fn target_stage(
     Ok(match node.image()? {
         Image::Raw { .. } => Box::new(RawStage::new(node.id, node.source.len(), size, flow, seal)),
         Image::Qcow2(_) => {
-            let target = Qcow2Target::new(node, HeadCell::of(node)?, true)?;
+            let target = Qcow2Target::new(node, HeadCell::of(node)?, true)?.recording()?;
             Box::new(Qcow2Stage::new(target, flow, Some(size), seal))
         }
     })

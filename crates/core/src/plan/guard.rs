@@ -67,18 +67,6 @@ pub(super) fn no_own_snapshots(node: &Node) -> Result<()> {
     Err(Error::new(ErrorKind::Unsupported, message).about(&node.name))
 }
 
-/// Fails when a qcow2 base with consistent bitmaps would be written behind their back.
-pub(super) fn no_own_bitmaps(node: &Node) -> Result<()> {
-    let Some(image) = node.image()?.as_qcow2() else {
-        return Ok(());
-    };
-    if !image.bitmaps_consistent() {
-        return Ok(());
-    }
-    let message = "the image has persistent bitmaps, which would no longer tell what changed; remove them first";
-    Err(Error::new(ErrorKind::Unsupported, message).about(&node.name))
-}
-
 /// Fails when `broken` holds any image, naming them and the ways out.
 pub(super) fn no_dependents(
     tree: &Tree,

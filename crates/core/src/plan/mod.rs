@@ -2,6 +2,7 @@
 //!
 //! A dry run is a plan that nobody executed; a preview is the sum of its steps.
 
+mod bitmaps;
 mod commit;
 mod create;
 mod empty;

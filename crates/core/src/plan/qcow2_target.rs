@@ -5,6 +5,7 @@
 //! sync; then the L2 and L1 entries. The next window's data may be written along with these,
 //! and refcounts go down one window later.
 
+use super::bitmaps::Bitmaps;
 use super::flow::{Flow, Piece};
 use super::link::HeadCell;
 use super::tables::Tables;
@@ -33,6 +34,8 @@ pub(crate) struct Qcow2Target {
     pub(super) tables: Tables,
     pub(super) refcounts: Refcounts,
     durable: bool,
+    /// Bitmaps that record what changes; none when the guest view stays the same.
+    bitmaps: Option<Bitmaps>,
     /// Host clusters that guest data must not be written over, whatever an L2 entry says.
     metadata: HashSet<u64>,
     /// References removed by steps that are written but not synced.
@@ -58,6 +61,7 @@ impl Qcow2Target {
             v3: header.version == Version::V3,
             head,
             durable,
+            bitmaps: None,
             removed: Vec::new(),
             moved: 0,
             file_end: node.source.len(),
@@ -65,9 +69,26 @@ impl Qcow2Target {
         })
     }
 
+    /// Records in the image's bitmaps what changes.
+    pub(crate) fn recording(mut self) -> Result<Self> {
+        self.bitmaps = Some(Bitmaps::new(&self.node)?).filter(|b| !b.is_empty());
+        Ok(self)
+    }
+
+    /// What comes before the first change.
+    fn begin(&mut self, size: Option<u64>, out: &mut StepQueue) -> Result<()> {
+        if let Some(bitmaps) = &self.bitmaps {
+            bitmaps.begin(out);
+        }
+        match size {
+            Some(size) => self.grow_l1(size, out),
+            None => Ok(()),
+        }
+    }
+
     /// Makes the L1 table long enough for a disk of `size` bytes; the size itself is changed
     /// last, by [`Self::finish`].
-    pub(crate) fn grow_l1(&mut self, size: u64, out: &mut StepQueue) -> Result<()> {
+    fn grow_l1(&mut self, size: u64, out: &mut StepQueue) -> Result<()> {
         let (needed, old_at, old_entries) = {
             let header = &self.head.lock().header;
             (
@@ -97,17 +118,25 @@ impl Qcow2Target {
         for cluster in 0..self.layout.cluster.clusters(old_entries * 8) {
             self.refcounts.drop_reference(first + cluster);
         }
-        self.flush(out, true)
+        self.flush(out, true, Vec::new())
     }
 
     /// Writes the header with a new virtual size when it grew.
     pub(crate) fn finish(&mut self, size: Option<u64>, out: &mut StepQueue) -> Result<()> {
-        self.flush(out, false)?;
         let old_size = self.head.lock().header.size;
+        let mut tables = Vec::new();
+        if let Some(bitmaps) = &mut self.bitmaps {
+            tables = bitmaps.store(size.unwrap_or(0).max(old_size), &mut self.refcounts, out)?;
+        }
+        self.flush(out, false, tables)?;
         if let Some(size) = size.filter(|&size| size > old_size) {
             self.sync(out);
             self.head.lock().header.size = size;
             out.push(self.header_write());
+        }
+        if let Some(bitmaps) = &self.bitmaps {
+            self.sync(out);
+            bitmaps.finish(out);
         }
         while !self.removed.is_empty() || self.refcounts.has_droppable() {
             self.sync(out);
@@ -134,10 +163,12 @@ impl Qcow2Target {
         }
     }
 
-    /// Ends a window; with `header` the header is one of its references.
-    fn flush(&mut self, out: &mut StepQueue, header: bool) -> Result<()> {
+    /// Ends a window. `more` and, with `header`, the header are written along with the tables
+    /// that make new data reachable.
+    fn flush(&mut self, out: &mut StepQueue, header: bool, more: Vec<Step>) -> Result<()> {
         self.moved = 0;
-        let later = self.tables.flush_new(out);
+        let mut later = self.tables.flush_new(out);
+        later.extend(more);
         let end = self.refcounts.end();
         if end > self.file_end {
             self.file_end = end;
@@ -177,6 +208,11 @@ impl Qcow2Target {
     /// Brings one cluster up to what its pieces say. They cover the cluster, up to the end of
     /// the disk.
     fn cluster(&mut self, number: u64, pieces: &[Piece], out: &mut StepQueue) -> Result<()> {
+        if let Some(bitmaps) = &mut self.bitmaps {
+            for piece in pieces.iter().filter(|p| p.changed) {
+                bitmaps.mark(piece.start, piece.len)?;
+            }
+        }
         let entry = self.tables.get(number)?;
         let before = State::of(entry, self.layout);
         let mut state = before.clone();
@@ -497,10 +533,8 @@ impl Qcow2Stage {
 
 impl Stage for Qcow2Stage {
     fn advance(&mut self, out: &mut StepQueue) -> Result<bool> {
-        if !std::mem::replace(&mut self.started, true)
-            && let Some(size) = self.size
-        {
-            self.target.grow_l1(size, out)?;
+        if !std::mem::replace(&mut self.started, true) {
+            self.target.begin(self.size, out)?;
         }
         for _ in 0..BATCH {
             let Some((number, pieces)) = self.next_cluster()? else {
@@ -510,7 +544,7 @@ impl Stage for Qcow2Stage {
             };
             self.target.cluster(number, &pieces, out)?;
             if self.target.moved >= WINDOW || self.target.tables.waiting() >= WINDOW_TABLES {
-                self.target.flush(out, false)?;
+                self.target.flush(out, false, Vec::new())?;
             }
         }
         Ok(true)

@@ -122,6 +122,8 @@ pub enum MetadataKind {
     RefcountTable,
     /// A refcount block.
     RefcountBlock,
+    /// Bitmap directory, tables and bits.
+    Bitmap,
 }
 
 impl Step {

@@ -57,6 +57,9 @@ pub struct BitmapDirectoryEntry {
     pub granularity_bits: u8,
     /// Unique within the image, 1 to 1023 bytes.
     pub name: String,
+    /// Bytes of the entry in the file, padding included.
+    #[serde(skip)]
+    pub stored_len: u64,
 }
 
 impl BitmapDirectoryEntry {
@@ -92,6 +95,7 @@ impl BitmapDirectoryEntry {
             flags: be32(bytes, 12).ok_or_else(short)?,
             granularity_bits,
             name: String::from_utf8_lossy(name).into_owned(),
+            stored_len: to_u64(end.next_multiple_of(8)),
         };
         Ok((entry, end.next_multiple_of(8)))
     }

@@ -67,6 +67,9 @@ pub struct ClusterSize {
 }
 
 impl ClusterSize {
+    /// 512 bytes, the smallest.
+    pub const MIN: Self = Self { bits: 9 };
+
     /// From `cluster_bits`, 9 to 21.
     pub const fn from_bits(bits: u32) -> Option<Self> {
         if bits >= 9 && bits <= 21 {
