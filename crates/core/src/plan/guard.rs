@@ -80,7 +80,7 @@ pub(super) fn no_dependents(
     let names: Vec<&str> = broken.iter().map(|&id| tree.node(id).file_name()).collect();
     let message = format!(
         "{} would read differently afterwards, because {} is below {}. \
-         Pull into them first, or override this check",
+         Pull into them first, delete them if nobody needs them any more, or override this check",
         names.join(", "),
         changed.file_name(),
         if broken.len() == 1 { "it" } else { "them" },

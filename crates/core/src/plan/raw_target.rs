@@ -5,7 +5,7 @@ use super::qcow2_target::store;
 use super::{Stage, Step, StepQueue};
 use crate::chain::NodeId;
 use crate::error::Result;
-use backchain_format::HostOffset;
+use backchain_format::{HostOffset, raw};
 
 /// Pieces looked at before steps are handed on.
 const BATCH: u32 = 1024;
@@ -37,7 +37,8 @@ impl RawStage {
 
 impl Stage for RawStage {
     fn advance(&mut self, out: &mut StepQueue) -> Result<bool> {
-        if self.pos == 0 && self.size > self.len {
+        // An odd length stays as it is unless the disk grows.
+        if self.pos == 0 && self.size > raw::virtual_size(self.len) {
             out.push(Step::SetLen {
                 to: self.node,
                 len: self.size,
