@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use backchain::chain::Fingerprint;
+use backchain::format::bytes::to_u64;
 use backchain::plan::{PlanFile, PlanInfo};
 use backchain::{Error, ErrorKind, NodeId, ReadAt, Result};
 
@@ -21,6 +23,9 @@ pub(super) struct OpenFile {
     pub(super) file: NativeFile,
     /// Its file system lets files share blocks: copies within it may cost nothing.
     pub(super) shares_blocks: bool,
+    /// Held by the thread that writes. Linux lets one thread at a time write to a file anyway,
+    /// but those who wait for the kernel's lock burn their processor's time.
+    writing: Mutex<()>,
 }
 
 impl OpenFile {
@@ -28,8 +33,16 @@ impl OpenFile {
         Self {
             name: name.to_owned(),
             shares_blocks: shares_blocks(file.file()),
+            writing: Mutex::new(()),
             file,
         }
+    }
+
+    /// Writes `bytes` at `offset`.
+    pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = self.file.file().write_all_at(bytes, offset);
+        written.map_err(|error| self.failed("writing", offset, to_u64(bytes.len()), error))
     }
 
     /// An error about this file: what failed, and where in it.
@@ -129,6 +142,14 @@ impl Files {
         }
         self.insert(planned.node, file, is_new);
         Ok(())
+    }
+
+    /// Whether a file is not longer than `len` bytes, whatever of the steps so far is done.
+    pub(super) fn is_growth(&self, node: NodeId, len: u64) -> Result<bool> {
+        let entry = self.open.get(&node).ok_or_else(|| unknown(node))?;
+        let metadata = entry.file.file.file().metadata();
+        let now = metadata.map_err(|error| entry.file.failed_to("looking at the length", error))?;
+        Ok(len >= entry.reach && len >= now.len())
     }
 
     /// Sets the length of a file. No job on it may be running.

@@ -252,6 +252,10 @@ impl Run<'_> {
                 };
                 self.push(job, held)
             }
+            // Making a file longer can wait for the next barrier, without being one.
+            Step::SetLen { to, len } if self.files.is_growth(to, len)? => {
+                self.files.reach(to, len).map(|_| ())
+            }
             Step::SetLen { to, len } => {
                 self.barrier()?;
                 self.files.set_len(to, len)

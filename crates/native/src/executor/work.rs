@@ -166,8 +166,7 @@ impl<'a> Worker<'a> {
 
     fn write(&self, to: &OpenFile, dst: u64, bytes: &[u8]) -> Result<()> {
         let len = to_u64(bytes.len());
-        let written = to.file.file().write_all_at(bytes, dst);
-        written.map_err(|error| to.failed("writing", dst, len, error))?;
+        to.write(dst, bytes)?;
         self.counters.written.fetch_add(len, Ordering::Relaxed);
         Ok(())
     }
