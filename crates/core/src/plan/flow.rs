@@ -61,7 +61,7 @@ pub(crate) enum Take {
         /// Nothing before this guest offset.
         from: u64,
     },
-    /// Everything.
+    /// Everything; the target is empty.
     All,
 }
 
@@ -195,7 +195,8 @@ impl Flow {
         }
         let under_zero = below.is_none_or(|e| e.place.reads_zero());
         let candidate = match self.take {
-            Take::All => true,
+            // Zeros are there already.
+            Take::All => !(view.place.reads_zero() && under_zero),
             Take::Above(target) => match view.depth {
                 Some(depth) if depth == target => view.place == Place::BeyondEnd,
                 Some(depth) => depth < target,
