@@ -1,1 +1,25 @@
-fn main() {}
+//! The command `backchain`: arguments in, text and JSON out. The work is the engine's.
+
+mod args;
+mod cmd;
+mod failure;
+mod open;
+mod output;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = match args::Cli::try_parse() {
+        Ok(args) => args,
+        Err(error) => return args::usage(&error),
+    };
+    let code = match cmd::run(args.command) {
+        Ok(code) => code,
+        Err(failure) => {
+            failure.print();
+            failure.code()
+        }
+    };
+    ExitCode::from(code)
+}

@@ -15,6 +15,7 @@ mod error;
 pub mod extent;
 pub mod image;
 mod inflate;
+mod map;
 pub mod plan;
 pub mod source;
 
@@ -24,5 +25,6 @@ pub use chain::{Chain, Gate, Link, Node, NodeId, Tree};
 pub use error::{Error, ErrorKind, Result};
 pub use extent::{Extent, Place};
 pub use inflate::{CodecState, inflate};
+pub use map::{Map, MapEntry};
 pub use plan::{Operation, Plan, Preview, Step};
 pub use source::{CachedSource, ReadAt, Source};

@@ -1,0 +1,89 @@
+//! The command line as a whole.
+
+use crate::cmd;
+use crate::failure::code;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use std::process::ExitCode;
+
+/// Short chains of virtual disk images: commit, pull, rebase; see first what will happen.
+///
+/// Names, options, exit codes and output are those of qemu-img wherever qemu-img has the
+/// command.
+#[derive(Parser)]
+#[command(
+    name = "backchain",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
+#[command(after_long_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes:
+  0    done; for compare: the images are identical
+  1    failed; for compare: the images differ; for check: it could not be completed
+  2    check: the image is corrupt; compare: it failed
+  3    check: clusters are leaked
+  4    refused before anything was written, where qemu-img would go on: other images depend on
+       the file, a backing file is not of the format recorded for it, backing files form a loop,
+       internal snapshots would change, the image is marked corrupt, or it uses a feature that
+       this version does not write
+  63   check: the format has no checks
+  130  stopped by Ctrl-C; every image is valid, and running the command again completes it";
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    Info(cmd::info::Options),
+    Map(cmd::map::Options),
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// Text for people.
+    Human,
+    /// JSON for programs.
+    Json,
+}
+
+/// Prints help, the version, or what is wrong with the arguments. Usage errors exit with 1, as
+/// qemu-img's do.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        crate::output::complain("Not enough arguments\nTry 'backchain --help' for more info");
+        return ExitCode::from(code::FAILED);
+    }
+    let text = error.render().to_string();
+    let message = text.lines().next().unwrap_or_default();
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    let given = std::env::args().nth(1).unwrap_or_default();
+    let known = Cli::command();
+    let hint = match known.find_subcommand(&given) {
+        Some(command) => format!("backchain {}", command.get_name()),
+        None => "backchain".to_owned(),
+    };
+    // The required arguments are listed on lines of their own.
+    let missing: Vec<_> = if error.kind() == ErrorKind::MissingRequiredArgument {
+        text.lines()
+            .skip(1)
+            .map(str::trim)
+            .take_while(|l| !l.is_empty())
+            .collect()
+    } else {
+        Vec::new()
+    };
+    let message = format!("{message} {}", missing.join(" "));
+    crate::output::complain(&format!(
+        "{}\nTry '{hint} --help' for more info",
+        message.trim_end()
+    ));
+    ExitCode::from(code::FAILED)
+}

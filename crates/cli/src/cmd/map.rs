@@ -1,0 +1,128 @@
+//! `map`: where the bytes of every guest range are.
+
+use crate::args::Output;
+use crate::failure::{Failure, Outcome, code};
+use crate::open::{self, Sharing};
+use crate::output::{self, size};
+use backchain::{Chain, Map, MapEntry, Tree};
+use clap::Args;
+use std::io::Write;
+
+/// Show where the bytes of each part of the disk are
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Format of FILENAME
+    #[arg(short, long, value_name = "FMT")]
+    format: Option<String>,
+    /// How to print it
+    #[arg(long, value_enum, default_value = "human")]
+    output: Output,
+    /// First byte of the disk to show
+    #[arg(short, long, value_name = "OFFSET", value_parser = size::argument)]
+    start_offset: Option<u64>,
+    /// Bytes to show
+    #[arg(short = 'l', long, value_name = "LENGTH", value_parser = size::argument)]
+    max_length: Option<u64>,
+    #[command(flatten)]
+    sharing: Sharing,
+    /// The image
+    filename: String,
+}
+
+pub(crate) fn run(options: &Options) -> Outcome {
+    let mut tree = Tree::new();
+    let gate = options.sharing.gate();
+    let name = &options.filename;
+    let chain = open::chain(&mut tree, &gate, name, options.format.as_deref())?;
+    let start = options.start_offset.unwrap_or(0);
+    let map = Map::new(&chain, start, options.max_length.unwrap_or(u64::MAX))?;
+    match options.output {
+        Output::Human => human(&chain, map),
+        Output::Json => json(map),
+    }
+}
+
+fn json(map: Map) -> Outcome {
+    let mut out = output::stdout();
+    write!(out, "[")?;
+    // QEMU shows an empty disk as one empty entry.
+    let mut pending = Some(MapEntry {
+        start: 0,
+        length: 0,
+        depth: 0,
+        present: false,
+        zero: false,
+        data: false,
+        compressed: false,
+        offset: None,
+    });
+    for (index, entry) in map.enumerate() {
+        let entry = entry?;
+        pending = None;
+        if index > 0 {
+            writeln!(out, ",")?;
+        }
+        line(&mut out, &entry)?;
+    }
+    if let Some(entry) = pending {
+        line(&mut out, &entry)?;
+    }
+    writeln!(out, "]")?;
+    out.flush()?;
+    Ok(code::OK)
+}
+
+fn line(out: &mut impl Write, entry: &MapEntry) -> std::io::Result<()> {
+    write!(
+        out,
+        "{{ \"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {}, \"zero\": {}, \
+         \"data\": {}, \"compressed\": {}",
+        entry.start,
+        entry.length,
+        entry.depth,
+        entry.present,
+        entry.zero,
+        entry.data,
+        entry.compressed
+    )?;
+    if let Some(offset) = entry.offset {
+        write!(out, ", \"offset\": {offset}")?;
+    }
+    write!(out, "}}")
+}
+
+fn human(chain: &Chain, map: Map) -> Outcome {
+    let mut out = output::stdout();
+    writeln!(
+        out,
+        "{:<16}{:<16}{:<16}File",
+        "Offset", "Length", "Mapped to"
+    )?;
+    for entry in map {
+        let entry = entry?;
+        if !entry.data || entry.zero {
+            continue;
+        }
+        let Some(offset) = entry.offset else {
+            out.flush()?;
+            let message = "File contains external, encrypted or compressed clusters.";
+            return Err(Failure::new(message));
+        };
+        let file = chain
+            .layers()
+            .get(entry.depth)
+            .map_or("", |node| node.name.as_str());
+        // C's `%#x` has no prefix for zero.
+        let hex = |n: u64| {
+            if n == 0 {
+                "0".to_owned()
+            } else {
+                format!("{n:#x}")
+            }
+        };
+        let (start, length) = (hex(entry.start), hex(entry.length));
+        writeln!(out, "{start:<16}{length:<16}{:<16}{file}", hex(offset))?;
+    }
+    out.flush()?;
+    Ok(code::OK)
+}

@@ -1,0 +1,114 @@
+//! What went wrong, as one line for people and one exit code for scripts.
+
+use backchain::{Error, ErrorKind};
+use std::fmt::Display;
+use std::io;
+
+/// Exit codes. 0 to 3 and 63 are qemu-img's; 4 and 130 are our own.
+pub(crate) mod code {
+    /// Done.
+    pub(crate) const OK: u8 = 0;
+    /// It failed; for `check`: it could not be checked; for `compare`: the images differ.
+    pub(crate) const FAILED: u8 = 1;
+    /// `check`: the image is corrupt; `compare`: it failed.
+    pub(crate) const CORRUPT: u8 = 2;
+    /// `check`: clusters are leaked.
+    pub(crate) const LEAKS: u8 = 3;
+    /// Refused before anything was written, where qemu-img would go on.
+    pub(crate) const REFUSED: u8 = 4;
+    /// `check`: the format has no checks.
+    pub(crate) const NO_CHECKS: u8 = 63;
+    /// Stopped by Ctrl-C.
+    pub(crate) const INTERRUPTED: u8 = 130;
+}
+
+/// Why a command ends early.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The whole message; empty when there is nothing to say.
+    message: String,
+    code: u8,
+}
+
+/// What commands return: their exit code.
+pub(crate) type Outcome = Result<u8, Failure>;
+
+impl Failure {
+    /// A failure with exit code 1.
+    pub(crate) fn new(message: impl Display) -> Self {
+        Self {
+            message: message.to_string(),
+            code: code::FAILED,
+        }
+    }
+
+    /// The file the user named could not be opened, in qemu-img's words.
+    pub(crate) fn open(name: &str, why: impl Display) -> Self {
+        Self::new(format_args!("Could not open '{name}': {why}"))
+    }
+
+    /// A change that could not be planned or carried out.
+    pub(crate) fn change(error: &Error) -> Self {
+        Self {
+            message: error.to_string(),
+            code: code_of_change(error.kind()),
+        }
+    }
+
+    /// A mistake in the arguments of `command`.
+    pub(crate) fn usage(command: &str, message: impl Display) -> Self {
+        Self::new(format_args!(
+            "{message}\nTry 'backchain {command} --help' for more info"
+        ))
+    }
+
+    /// The same with another exit code.
+    pub(crate) fn with_code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// The exit code.
+    pub(crate) fn code(&self) -> u8 {
+        self.code
+    }
+
+    /// Says it on standard error.
+    pub(crate) fn print(&self) {
+        if !self.message.is_empty() {
+            crate::output::complain(&self.message);
+        }
+    }
+}
+
+/// The one place where kinds of errors of a change become exit codes.
+fn code_of_change(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Dependents
+        | ErrorKind::WrongLabel
+        | ErrorKind::Loop
+        | ErrorKind::Refused
+        | ErrorKind::Unsupported => code::REFUSED,
+        ErrorKind::Cancelled => code::INTERRUPTED,
+        _ => code::FAILED,
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::new(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    /// Standard output is gone: nobody is left to tell when it was a pipe.
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self {
+                message: String::new(),
+                code: code::FAILED,
+            };
+        }
+        Self::new(format_args!("Could not write the output: {error}"))
+    }
+}
