@@ -39,12 +39,25 @@ const EXIT_CODES: &str = "Exit codes:
 pub(crate) enum Command {
     Info(cmd::info::Options),
     Map(cmd::map::Options),
+    Chain(cmd::chain::Options),
+    Check(cmd::check::Options),
+    Create(cmd::create::Options),
+    Commit(cmd::commit::Options),
+    Blockcommit(cmd::blockcommit::Options),
+    #[command(visible_alias = "pull")]
+    Blockpull(cmd::blockpull::Options),
+    Rebase(cmd::rebase::Options),
+    Remove(cmd::remove::Options),
+    Convert(cmd::convert::Options),
+    Completions(cmd::generate::Completions),
+    Man(cmd::generate::Man),
 }
 
 /// How results are printed.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Output {
     /// Text for people.
+    #[default]
     Human,
     /// JSON for programs.
     Json,

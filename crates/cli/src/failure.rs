@@ -49,8 +49,12 @@ impl Failure {
 
     /// A change that could not be planned or carried out.
     pub(crate) fn change(error: &Error) -> Self {
+        let mut message = error.to_string();
+        if error.kind() == ErrorKind::Dependents {
+            message = format!("{} with --force-dependents", error.message());
+        }
         Self {
-            message: error.to_string(),
+            message,
             code: code_of_change(error.kind()),
         }
     }
@@ -66,6 +70,17 @@ impl Failure {
     pub(crate) fn with_code(mut self, code: u8) -> Self {
         self.code = code;
         self
+    }
+
+    /// Puts the name of a file before the message.
+    pub(crate) fn about(mut self, name: &str) -> Self {
+        self.message = format!("{name}: {}", self.message);
+        self
+    }
+
+    /// The message.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
     }
 
     /// The exit code.

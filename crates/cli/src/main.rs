@@ -3,8 +3,11 @@
 mod args;
 mod cmd;
 mod failure;
+mod new_image;
 mod open;
 mod output;
+mod throttle;
+mod work;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -2,6 +2,8 @@
 
 pub(crate) mod info;
 pub(crate) mod json;
+pub(crate) mod preview;
+pub(crate) mod progress;
 pub(crate) mod size;
 
 use std::io::{self, BufWriter, Stdout, Write};
@@ -19,4 +21,9 @@ pub(crate) fn complain(message: &str) {
 /// A warning on standard error.
 pub(crate) fn warn(message: impl std::fmt::Display) {
     complain(&format!("warning: {message}"));
+}
+
+/// Something worth knowing afterwards, on standard error.
+pub(crate) fn note(message: impl std::fmt::Display) {
+    complain(&format!("note: {message}"));
 }

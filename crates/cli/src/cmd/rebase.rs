@@ -1,0 +1,181 @@
+//! `rebase`: another backing file, with the same content or only by name.
+
+use crate::failure::{Failure, Outcome, code};
+use crate::open::{self, Sharing};
+use crate::output::progress::When;
+use crate::work::{self, DryRun, Run, Talk};
+use backchain::chain::{FormatOrigin, Locator};
+use backchain::{Format, NodeId, Operation, Tree};
+use backchain_native::{Durability, FsGate, GateOptions};
+use clap::Args;
+
+/// Change the backing file of an image
+///
+/// What the image reads stays the same: whatever differs is copied into it first. With -u only
+/// the link is changed.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Format of FILENAME
+    #[arg(short, long, value_name = "FMT")]
+    format: Option<String>,
+    /// Cache mode of FILENAME (unsafe: do not wait for the disk)
+    #[arg(short = 't', long, value_name = "CACHE")]
+    cache: Option<String>,
+    /// The new backing file; "" for none
+    #[arg(short, long, value_name = "BACKING_FILENAME")]
+    backing: Option<String>,
+    /// Format of the new backing file
+    #[arg(short = 'F', long, value_name = "BACKING_FMT")]
+    backing_format: Option<String>,
+    /// Cache mode of the backing files; accepted, without effect
+    #[arg(short = 'T', long, value_name = "BACKING_CACHE")]
+    backing_cache: Option<String>,
+    /// Change the link only, whatever FILENAME reads afterwards
+    #[arg(short = 'u', long)]
+    backing_unsafe: bool,
+    #[command(flatten)]
+    sharing: Sharing,
+    #[command(flatten)]
+    talk: Talk,
+    #[command(flatten)]
+    dry_run: DryRun,
+    /// The image to change
+    filename: String,
+}
+
+pub(crate) fn run(options: &Options) -> Outcome {
+    if options.backing.is_none() && !options.backing_unsafe {
+        let message = "Must specify backing file (-b) or use unsafe mode (-u)";
+        return Err(Failure::usage("rebase", message));
+    }
+    let durability = work::cache_mode(options.cache.as_deref(), Durability::Full)?;
+    work::cache_mode(options.backing_cache.as_deref(), Durability::Full)?;
+    let label = match options.backing_format.as_deref() {
+        None => None,
+        Some(format) => match format.parse::<Format>() {
+            Ok(format) => Some(format),
+            Err(_) => {
+                return Err(Failure::new(format_args!(
+                    "Invalid format name: '{format}'"
+                )));
+            }
+        },
+    };
+    let mut tree = Tree::new();
+    let gate = options.sharing.gate();
+    let operation = if options.backing_unsafe {
+        relink(options, &mut tree, &gate, label)?
+    } else {
+        safe(options, &mut tree, &gate, label)?
+    };
+    let run = Run {
+        title: "rebase",
+        dry_run: &options.dry_run,
+        progress: When::asked(options.talk.progress, options.talk.quiet),
+        quiet: options.talk.quiet,
+        durability,
+        rate: None,
+        force_share: options.sharing.force_share,
+    };
+    run.go(&tree, &gate, &operation)?;
+    Ok(code::OK)
+}
+
+/// The name that is asked for; `None` for no backing file.
+fn wanted(options: &Options) -> Option<&str> {
+    options.backing.as_deref().filter(|name| !name.is_empty())
+}
+
+fn unchanged(name: &str, why: &str) -> Failure {
+    Failure::new(format_args!(
+        "Could not change the backing file to '{name}': {why}"
+    ))
+}
+
+fn safe(
+    options: &Options,
+    tree: &mut Tree,
+    gate: &FsGate,
+    label: Option<Format>,
+) -> Result<Operation, Failure> {
+    let name = &options.filename;
+    let chain = open::chain(tree, gate, name, options.format.as_deref())?;
+    let overlay = chain.top();
+    let mut base = None;
+    if let Some(backing) = wanted(options) {
+        if overlay.image()?.as_qcow2().is_none() {
+            return Err(unchanged(backing, "Operation not supported"));
+        }
+        let unopened = |why: String| {
+            Failure::new(format_args!(
+                "Could not open new backing file '{backing}': {why}"
+            ))
+        };
+        let path = Locator::resolve(backing, Some(&overlay.name));
+        let path = path.map_err(|error| unopened(error.to_string()))?;
+        let id = tree.add(gate, &path, label);
+        let id = id.map_err(|error| unopened(open::reason(&error, &path)))?;
+        if label.is_none() && tree.node(id).origin != FormatOrigin::Label {
+            return Err(unchanged(backing, "backing format must be specified"));
+        }
+        if tree.find_loop(id).is_none()
+            && let Err(error) = tree.chain(id)
+            && error.kind() != backchain::ErrorKind::WrongLabel
+        {
+            let failure = open::broken_chain(tree, id, &path, &error);
+            return Err(unopened(failure.message().to_owned()));
+        }
+        base = Some(id);
+    }
+    Ok(Operation::Rebase {
+        overlay: overlay.id,
+        base,
+        name: wanted(options).map(str::to_owned),
+        format: label,
+    })
+}
+
+fn relink(
+    options: &Options,
+    tree: &mut Tree,
+    gate: &FsGate,
+    label: Option<Format>,
+) -> Result<Operation, Failure> {
+    let overlay = open::one(tree, gate, &options.filename, options.format.as_deref())?;
+    let Some(backing) = wanted(options) else {
+        return Ok(Operation::Relink {
+            overlay,
+            name: None,
+            format: None,
+            base: None,
+        });
+    };
+    let node = tree.node(overlay);
+    if node.image()?.as_qcow2().is_none() {
+        return Err(unchanged(backing, "Operation not supported"));
+    }
+    let path = Locator::resolve(backing, Some(&node.name)).ok();
+    let base = path.and_then(|path| look_at(tree, &path, label));
+    let known = base
+        .map(|id| tree.node(id))
+        .filter(|n| n.origin == FormatOrigin::Label);
+    let Some(format) = label.or_else(|| Some(known?.image.as_ref().ok()?.format())) else {
+        return Err(unchanged(backing, "backing format must be specified"));
+    };
+    Ok(Operation::Relink {
+        overlay,
+        name: Some(backing.to_owned()),
+        format: Some(format),
+        base,
+    })
+}
+
+/// The new backing file when it can be opened: to warn of loops and sizes. It is not changed, so
+/// that others have it open does not matter.
+fn look_at(tree: &mut Tree, path: &str, label: Option<Format>) -> Option<NodeId> {
+    let gate = FsGate::new(GateOptions {
+        force_share: true,
+        trust_probed: false,
+    });
+    tree.add(&gate, path, label).ok()
+}
