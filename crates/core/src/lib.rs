@@ -11,6 +11,7 @@
 
 pub mod chain;
 pub mod check;
+pub mod compare;
 mod error;
 pub mod extent;
 pub mod image;

@@ -13,5 +13,6 @@ pub use layers::Chain;
 pub use locator::{Locator, file_name};
 pub use node::{Fingerprint, FormatOrigin, Link, Node, NodeId};
 pub use read::Reader;
+pub(crate) use read::Unpacked;
 pub use sweep::{ChainExtent, ChainExtents};
 pub use tree::Tree;
