@@ -4,7 +4,6 @@ use super::{Plan, PlanInfo, Step};
 use crate::chain::NodeId;
 use crate::error::Result;
 use serde::Serialize;
-use std::collections::BTreeMap;
 
 /// The sum of a plan's steps, with what was known beforehand.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -46,33 +45,41 @@ pub struct FileChange {
 impl Preview {
     /// Runs through a plan without carrying it out.
     pub fn of(plan: Plan) -> Result<Self> {
-        let mut preview = Self {
-            info: plan.info.clone(),
-            ..Self::default()
-        };
-        let mut changes: BTreeMap<NodeId, FileChange> = BTreeMap::new();
-        for file in preview.info.files.iter().filter(|f| f.written) {
-            let len = file.before.map_or(0, |f| f.len);
-            let name = file.name.clone();
-            changes.insert(
-                file.node,
-                FileChange {
-                    node: file.node,
-                    name,
-                    written: 0,
-                    len_before: len,
-                    len_after: len,
-                },
-            );
-        }
+        let mut preview = Self::begin(&plan);
         for step in plan {
-            preview.count(&step?, &mut changes);
+            preview.count(&step?);
         }
-        preview.changes = changes.into_values().collect();
         Ok(preview)
     }
 
-    fn count(&mut self, step: &Step, changes: &mut BTreeMap<NodeId, FileChange>) {
+    /// What is known before the first step: for callers that count the steps a few at a time.
+    pub fn begin(plan: &Plan) -> Self {
+        let info = plan.info.clone();
+        let mut changes: Vec<FileChange> = info
+            .files
+            .iter()
+            .filter(|file| file.written)
+            .map(|file| {
+                let len = file.before.map_or(0, |f| f.len);
+                FileChange {
+                    node: file.node,
+                    name: file.name.clone(),
+                    written: 0,
+                    len_before: len,
+                    len_after: len,
+                }
+            })
+            .collect();
+        changes.sort_by_key(|change| change.node);
+        Self {
+            info,
+            changes,
+            ..Self::default()
+        }
+    }
+
+    /// Adds one step of the plan.
+    pub fn count(&mut self, step: &Step) {
         self.steps += 1;
         let bytes = step.bytes();
         let end = match step {
@@ -98,7 +105,8 @@ impl Preview {
             }
             _ => 0,
         };
-        if let Some(change) = changes.get_mut(&step.target()) {
+        let target = step.target();
+        if let Some(change) = self.changes.iter_mut().find(|c| c.node == target) {
             change.written += bytes;
             change.len_after = change.len_after.max(end);
             if let Step::SetLen { len, .. } = step {
