@@ -2,7 +2,7 @@
 // dropped on the page, and qemu-img as the judge.
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { createReadStream, existsSync, readFileSync } from 'node:fs';
+import { createReadStream, existsSync, readFileSync, statSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
@@ -158,6 +158,10 @@ export function qemuIo(file, format, ...commands) {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
 }
+
+export const fileSize = (file) => statSync(file).size;
+
+export const diskSize = (file) => statSync(file).blocks * 512;
 
 export const sha256 = (file) => createHash('sha256').update(readFileSync(file)).digest('hex');
 

@@ -171,6 +171,8 @@ pub enum Role {
     Active,
     /// Has neither.
     Single,
+    /// What it held was merged elsewhere: still valid, and not needed any more.
+    Spare,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

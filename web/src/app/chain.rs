@@ -52,6 +52,7 @@ fn boxes(tree: &Tree) -> Vec<DiagramBox> {
         boxes.push(DiagramBox {
             id: layer.id,
             backing,
+            dim: layer.state == State::Invalid || layer.role == Role::Spare,
             class: classes!(
                 format!("layer--{}", layer.state.name()),
                 format!("layer--{}", class_of(layer.role)),
@@ -69,6 +70,7 @@ fn boxes(tree: &Tree) -> Vec<DiagramBox> {
         boxes.push(DiagramBox {
             id,
             backing: None,
+            dim: false,
             class: classes!("layer--ghost"),
             label: format!("{name} was not given: drop it here").into(),
             content: html! {
@@ -89,6 +91,7 @@ fn class_of(role: Role) -> &'static str {
         Role::Middle => "middle",
         Role::Active => "active",
         Role::Single => "single",
+        Role::Spare => "spare",
     }
 }
 

@@ -11,6 +11,8 @@ use yew::prelude::*;
 pub struct DiagramBox {
     pub id: u32,
     pub backing: Option<u32>,
+    /// Not part of what matters now: drawn beside the living chain.
+    pub dim: bool,
     pub class: Classes,
     /// What a screen reader says.
     pub label: AttrValue,
@@ -107,6 +109,7 @@ pub fn diagram(props: &DiagramProperties) -> Html {
         .map(|b| Link {
             id: b.id,
             backing: b.backing,
+            dim: b.dim,
         })
         .collect();
     let places = use_memo(links, |links| layout::place(links));
@@ -253,10 +256,8 @@ fn walk(event: &KeyboardEvent) {
         "ArrowLeft" | "ArrowUp" => -1,
         _ => return,
     };
-    let Some(here) = event
-        .current_target()
-        .and_then(|t| t.dyn_into::<Element>().ok())
-    else {
+    let target = event.target().and_then(|t| t.dyn_into::<Element>().ok());
+    let Some(here) = target.and_then(|t| t.closest("button").ok().flatten()) else {
         return;
     };
     event.prevent_default();

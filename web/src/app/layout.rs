@@ -4,6 +4,7 @@
 //! left, each overlay to the right of its backing file, branches below. One below the other
 //! otherwise, with branches indented.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 /// One box to place: its id, and the id of the box it points at.
@@ -11,6 +12,8 @@ use std::collections::HashMap;
 pub struct Link {
     pub id: u32,
     pub backing: Option<u32>,
+    /// A chain that ends in such a box gives way to others.
+    pub dim: bool,
 }
 
 /// A box's place in the grid.
@@ -75,12 +78,14 @@ pub fn place(links: &[Link]) -> Vec<Place> {
             overlays.entry(below).or_default().push(link.id);
         }
     }
-    let heights = heights(&roots, &overlays);
-    for (_, above) in overlays.iter_mut() {
-        // Highest first: the longest chain stays on its base's row.
-        above.sort_by_key(|id| std::cmp::Reverse(heights.get(id).copied().unwrap_or(0)));
+    let dim: HashMap<u32, bool> = links.iter().map(|link| (link.id, link.dim)).collect();
+    let weights = weights(&roots, &overlays, &dim);
+    let weight = |id: &u32| Reverse(weights.get(id).copied().unwrap_or_default());
+    for above in overlays.values_mut() {
+        // Heaviest first: the chain in use, and the longest, stays on its base's row.
+        above.sort_by_key(weight);
     }
-    roots.sort_by_key(|id| std::cmp::Reverse(heights.get(id).copied().unwrap_or(0)));
+    roots.sort_by_key(weight);
 
     let mut places: HashMap<u32, Place> = HashMap::new();
     let mut row = 0;
@@ -125,24 +130,29 @@ fn cycle_has(backing: &HashMap<u32, Option<u32>>, start: u32, id: u32) -> bool {
     }
 }
 
-/// The number of layers on the longest way up from each box.
-fn heights(roots: &[u32], overlays: &HashMap<u32, Vec<u32>>) -> HashMap<u32, u32> {
+/// Whether a chain in use leads up from each box, and the number of layers on its longest way up.
+fn weights(
+    roots: &[u32],
+    overlays: &HashMap<u32, Vec<u32>>,
+    dim: &HashMap<u32, bool>,
+) -> HashMap<u32, (bool, u32)> {
     let mut order: Vec<u32> = roots.to_vec();
     let mut at = 0;
     while let Some(&id) = order.get(at) {
         order.extend(overlays.get(&id).into_iter().flatten());
         at += 1;
     }
-    let mut heights = HashMap::new();
+    let mut weights: HashMap<u32, (bool, u32)> = HashMap::new();
     for id in order.into_iter().rev() {
         let above = overlays.get(&id).into_iter().flatten();
-        let height = above
-            .filter_map(|id| heights.get(id))
-            .max()
-            .map_or(0, |h: &u32| h + 1);
-        heights.insert(id, height);
+        let heaviest = above.filter_map(|id| weights.get(id)).max();
+        let weight = match heaviest {
+            Some(&(live, height)) => (live, height + 1),
+            None => (!dim.get(&id).copied().unwrap_or(false), 0),
+        };
+        weights.insert(id, weight);
     }
-    heights
+    weights
 }
 
 /// Gives `root`'s tree its columns and rows; returns the first free row below it.
@@ -197,7 +207,11 @@ mod tests {
     fn links(pairs: &[(u32, Option<u32>)]) -> Vec<Link> {
         pairs
             .iter()
-            .map(|&(id, backing)| Link { id, backing })
+            .map(|&(id, backing)| Link {
+                id,
+                backing,
+                dim: false,
+            })
             .collect()
     }
 
@@ -224,6 +238,16 @@ mod tests {
             (row(0), row(2), row(3), row(1)),
             (Some(0), Some(0), Some(0), Some(1))
         );
+    }
+
+    #[wasm_bindgen_test]
+    fn a_chain_in_use_comes_before_a_longer_one_that_is_not() {
+        let mut given = links(&[(0, None), (1, Some(0)), (2, Some(1)), (3, Some(0))]);
+        given[1].dim = true;
+        given[2].dim = true;
+        let rows: Vec<_> = place(&given).iter().map(|p| (p.id, p.row)).collect();
+        assert_eq!(rows.iter().find(|(id, _)| *id == 3), Some(&(3, 0)));
+        assert_eq!(rows.iter().find(|(id, _)| *id == 2), Some(&(2, 1)));
     }
 
     #[wasm_bindgen_test]

@@ -160,6 +160,7 @@ fn app() -> Html {
     let ondemo = {
         let (send, model) = (send.clone(), model.dispatcher());
         Callback::from(move |()| {
+            model.dispatch(Action::Clear);
             model.dispatch(Action::Opening);
             send.emit(Request::Demo);
         })

@@ -70,6 +70,11 @@ pub fn operation_view(props: &OperationViewProperties) -> Html {
             if let Stage::Running { progress, .. } = stage {
                 { bar(progress.as_ref(), cancelling) }
             }
+            if let Stage::Finished { result, .. } = stage {
+                if result.status == Status::Done {
+                    { finished_bar() }
+                }
+            }
             <footer class="panel__foot">
                 if finished {
                     <button type="button" class="pf-v6-c-button pf-m-secondary" onclick={cancel}>{ "Close" }</button>
@@ -350,6 +355,14 @@ fn bar(progress: Option<&Done>, cancelling: bool) -> Html {
         <div data-testid="progress" class="progress" aria-live="polite">
             <Progress value={share} description={phase} />
             <small class="quiet">{ amount }</small>
+        </div>
+    }
+}
+
+fn finished_bar() -> Html {
+    html! {
+        <div data-testid="progress" class="progress">
+            <Progress value={1.0} variant={ProgressVariant::Success} size={ProgressSize::Small} location={ProgressMeasureLocation::Outside} />
         </div>
     }
 }

@@ -78,6 +78,7 @@ fn pictures(tree: &Tree, preview: &Preview) -> Html {
         .map(|layer| DiagramBox {
             id: layer.id,
             backing: layer.backing,
+            dim: false,
             class: classes!(
                 preview
                     .flow
@@ -104,6 +105,10 @@ fn pictures(tree: &Tree, preview: &Preview) -> Html {
             DiagramBox {
                 id: layer.id,
                 backing: after.map_or(layer.backing, |after| after.backing),
+                dim: matches!(
+                    after.map(|after| after.fate),
+                    Some(Fate::Invalid | Fate::Spare)
+                ),
                 class: classes!(class),
                 label: format!("{} {note}", layer.name).trim().to_owned().into(),
                 content: html! {

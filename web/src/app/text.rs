@@ -42,6 +42,7 @@ pub fn role(role: Role) -> &'static str {
         Role::Middle => "overlay",
         Role::Active => "active",
         Role::Single => "standalone",
+        Role::Spare => "not needed",
     }
 }
 

@@ -61,6 +61,7 @@ fn picture() -> Html {
         .map(|(name, id)| DiagramBox {
             id,
             backing: id.checked_sub(1),
+            dim: false,
             class: match id {
                 0 => classes!("layer--base"),
                 3 => classes!("layer--active"),

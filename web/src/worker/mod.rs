@@ -1,5 +1,6 @@
 //! The worker: holds the granted files, runs the engine, and writes.
 
+pub mod demo;
 pub mod details;
 pub mod execute;
 pub mod files;
@@ -10,7 +11,7 @@ pub mod write;
 
 use crate::js;
 use crate::protocol::{self, Event, Operation, Outcome, Request, Saved, Status};
-use backchain::Preview as Sum;
+use backchain::NodeId;
 use execute::{RESULTS, Run, Stopped};
 use session::Session;
 use std::cell::{Cell, RefCell};
@@ -48,7 +49,7 @@ pub fn start() {
 struct Inbox {
     waiting: RefCell<VecDeque<Request>>,
     serving: Cell<bool>,
-    stop: Rc<Cell<bool>>,
+    stop: Cell<bool>,
     session: RefCell<Session>,
 }
 
@@ -82,7 +83,7 @@ impl Inbox {
                         .iter()
                         .any(|r| matches!(r, Request::Preview { .. }));
                 if !outdated {
-                    serve(&mut session, request, &self.stop).await;
+                    serve(&mut session, request, self).await;
                 }
             } else if let Some(nth) = session.unmeasured() {
                 if let Some((layer, found)) = session.measure(nth) {
@@ -99,7 +100,7 @@ impl Inbox {
     }
 }
 
-async fn serve(session: &mut Session, request: Request, stop: &Cell<bool>) {
+async fn serve(session: &mut Session, request: Request, inbox: &Inbox) {
     match request {
         Request::Open { granted } => {
             if let Err(problem) = session.files.add(granted).await {
@@ -114,18 +115,47 @@ async fn serve(session: &mut Session, request: Request, stop: &Cell<bool>) {
             Err(problem) => send(&Event::Problem(problem)),
         },
         Request::Preview { serial, operation } => {
-            let preview = operation::preview(session, &operation, &[]);
-            send(&Event::Preview { serial, preview });
+            // Whatever was asked for meanwhile comes first; a plan still wanted is asked for again.
+            let stale = || {
+                inbox.waiting.borrow().iter().any(|r| {
+                    matches!(
+                        r,
+                        Request::Preview { .. } | Request::Open { .. } | Request::Clear
+                    )
+                })
+            };
+            let preview = operation::preview(session, &operation, &[], &stale).await;
+            if let Some(preview) = preview.transpose() {
+                send(&Event::Preview { serial, preview });
+            }
         }
         Request::Run {
             operation,
             read_only,
         } => {
-            let outcome = run(session, &operation, &read_only, stop).await;
+            let outcome = run(session, &operation, &read_only, &inbox.stop).await;
             send(&Event::Tree(session.view()));
             send(&Event::Outcome(outcome));
         }
-        Request::Demo | Request::Cancel => {}
+        Request::Demo => {
+            *session = Session::default();
+            let made = match demo::make().await {
+                Ok(folder) => {
+                    let path = demo::FOLDER.to_owned();
+                    session.files.add_folder(u32::MAX, path, folder, true).await
+                }
+                Err(why) => Err(why),
+            };
+            session.open();
+            send(&Event::Tree(session.view()));
+            if let Err(why) = made {
+                send(&Event::Problem(format!(
+                    "The demo chain could not be made. {why}"
+                )));
+            }
+        }
+        // Heard before it got here.
+        Request::Cancel => {}
     }
 }
 
@@ -163,6 +193,8 @@ async fn run(
             // What was only saved elsewhere changed nothing here.
             if done.saved.is_empty() {
                 session.invalid.extend(done.invalid);
+                session.spare.extend(done.spare);
+                session.known.extend(0..session.files.0.len());
             }
             saved = done.saved;
             (Status::Done, done.message)
@@ -196,6 +228,7 @@ async fn run(
 struct Done {
     message: String,
     invalid: Vec<usize>,
+    spare: Vec<usize>,
     saved: Vec<Saved>,
 }
 
@@ -206,21 +239,22 @@ async fn attempt(
     stop: &Cell<bool>,
 ) -> Result<Done, Stopped> {
     let wish = operation::wish(session, operation)?;
-    let plan = || {
-        session
-            .tree
-            .plan(&wish)
-            .map_err(|e| session::sentence(&e.to_string()))
-    };
-    let sum = Sum::of(plan()?).map_err(|error| session::sentence(&error.to_string()))?;
+    let plan = session
+        .tree
+        .plan(&wish)
+        .map_err(|e| session::sentence(&e.to_string()))?;
+    let sum = operation::sum(session, operation, &|| stop.get()).await?;
+    let sum = sum.ok_or(Stopped::Cancelled)?;
     let report = |progress| send(&Event::Progress(progress));
-    let results = Run::new(session, read_only, stop, &report, sum.written())
-        .carry_out(plan()?)
-        .await?;
-    let ids = sum.info.invalid.iter().chain(&sum.info.broken_dependents);
+    let run = Run::new(session, read_only, stop, &report, sum.written());
+    let results = run.carry_out(plan).await?;
+    let files = |ids: &mut dyn Iterator<Item = &NodeId>| {
+        ids.filter_map(|&id| session.file(id)).collect::<Vec<_>>()
+    };
     Ok(Done {
         message: operation::done(session, operation),
-        invalid: ids.filter_map(|&id| session.file(id)).collect(),
+        invalid: files(&mut sum.info.invalid.iter().chain(&sum.info.broken_dependents)),
+        spare: files(&mut sum.info.superseded.iter()),
         saved: results
             .into_iter()
             .map(|result| Saved {

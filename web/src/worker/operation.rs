@@ -5,7 +5,7 @@ use super::write::Strategy;
 use crate::app::text::bytes;
 use crate::protocol::{After, Fate, FileWrite, Kind, Operation, Preview};
 use backchain::plan::{PlanInfo, RemoveMethod};
-use backchain::{ErrorKind, NodeId, Operation as Wish, Plan, Preview as Sum};
+use backchain::{ErrorKind, NodeId, Operation as Wish, Preview as Sum};
 
 /// The engine's operation for what the form says.
 ///
@@ -81,36 +81,72 @@ fn relative(overlay: &str, base: &str) -> String {
         .join("/")
 }
 
-/// What the page shows before anything is done.
+/// What the page shows before anything is done. `None` when `stale` says that nobody waits for
+/// it any more.
 ///
 /// # Errors
-/// When the plan cannot be made for a reason that is no refusal of the operation.
-pub fn preview(session: &Session, form: &Operation, read_only: &[u32]) -> Result<Preview, String> {
-    let wish = wish(session, form)?;
-    match session.tree.plan(&wish) {
-        Ok(plan) => summed(session, form, plan, read_only),
-        // Shown again as it would be with the override, so that one sees what would happen.
-        Err(error) if error.kind() == ErrorKind::Dependents && !form.force => {
-            let forced = Operation {
+/// When the operation is refused, or cannot be planned, in words.
+pub async fn preview(
+    session: &mut Session,
+    form: &Operation,
+    read_only: &[u32],
+    stale: &dyn Fn() -> bool,
+) -> Result<Option<Preview>, String> {
+    let first = session.tree.plan(&wish(session, form)?);
+    let (form, refusal) = match first {
+        Ok(_) => (*form, None),
+        // Shown as it would be with the override, so that one sees what would happen.
+        Err(error) if error.kind() == ErrorKind::Dependents && !form.force => (
+            Operation {
                 force: true,
                 ..*form
-            };
-            let mut preview = preview(session, &forced, read_only)?;
-            preview.refusal = Some(sentence(&error.to_string()));
-            preview.can_force = true;
-            Ok(preview)
-        }
-        Err(error) => Err(sentence(&error.to_string())),
-    }
+            },
+            Some(sentence(&error.to_string())),
+        ),
+        Err(error) => return Err(sentence(&error.to_string())),
+    };
+    let Some(sum) = sum(session, &form, stale).await? else {
+        return Ok(None);
+    };
+    let mut preview = shown(session, &form, &sum, read_only);
+    preview.can_force = refusal.is_some();
+    preview.refusal = refusal;
+    session.sum = Some((form, sum));
+    Ok(Some(preview))
 }
 
-fn summed(
+/// Sums a plan up, letting messages in on the way. `None` when it became stale.
+///
+/// # Errors
+/// When it cannot be planned, in words.
+pub async fn sum(
     session: &Session,
     form: &Operation,
-    plan: Plan,
-    read_only: &[u32],
-) -> Result<Preview, String> {
-    let sum = Sum::of(plan).map_err(|error| sentence(&error.to_string()))?;
+    stale: &dyn Fn() -> bool,
+) -> Result<Option<Sum>, String> {
+    if let Some((known, sum)) = &session.sum
+        && known == form
+    {
+        return Ok(Some(sum.clone()));
+    }
+    let say = |error: backchain::Error| sentence(&error.to_string());
+    let plan = session.tree.plan(&wish(session, form)?).map_err(say)?;
+    let mut sum = Sum::begin(&plan);
+    let mut breathed = js_sys::Date::now();
+    for step in plan {
+        sum.count(&step.map_err(say)?);
+        if js_sys::Date::now() - breathed > 50.0 {
+            crate::js::pause().await;
+            breathed = js_sys::Date::now();
+            if stale() {
+                return Ok(None);
+            }
+        }
+    }
+    Ok(Some(sum))
+}
+
+fn shown(session: &Session, form: &Operation, sum: &Sum, read_only: &[u32]) -> Preview {
     let writes = sum
         .changes
         .iter()
@@ -136,7 +172,7 @@ fn summed(
         ));
     }
     let broken = sum.info.invalid.iter().chain(&sum.info.broken_dependents);
-    Ok(Preview {
+    Preview {
         summary: summary(session, form),
         after: after(session, form, &sum.info),
         flow: flow(session, form, &sum.info),
@@ -149,8 +185,8 @@ fn summed(
         warnings,
         refusal: None,
         can_force: false,
-        commands: sum.info.equivalent,
-    })
+        commands: sum.info.equivalent.clone(),
+    }
 }
 
 /// More than this is said to be much.
@@ -235,7 +271,8 @@ fn after(session: &Session, form: &Operation, info: &PlanInfo) -> Vec<After> {
                 Kind::Rebase => !form.link_only && session.node(form.top).ok() == Some(id),
                 Kind::Remove => written(id) && link.is_none(),
             };
-            let removed = form.kind == Kind::Remove && session.node(form.top).ok() == Some(id);
+            let removed = info.superseded.contains(&id)
+                || form.kind == Kind::Remove && session.node(form.top).ok() == Some(id);
             let fate = if invalid {
                 Fate::Invalid
             } else if takes_data {

@@ -1,9 +1,9 @@
 //! What the worker remembers: the granted files, their tree, and what became invalid.
 
 use super::files::Files;
-use crate::protocol::{Details, Extents, Layer, LayerId, Role, State, Tree as View};
+use crate::protocol::{Details, Extents, Layer, LayerId, Operation, Role, State, Tree as View};
 use backchain::chain::Link;
-use backchain::{ErrorKind, Format, Node, NodeId, Place, Tree};
+use backchain::{ErrorKind, Format, Node, NodeId, Place, Preview as Sum, Tree};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -15,6 +15,13 @@ pub struct Session {
     nodes: BTreeMap<usize, NodeId>,
     /// Files that an operation made invalid.
     pub invalid: BTreeSet<usize>,
+    /// Files whose content an operation merged elsewhere.
+    pub spare: BTreeSet<usize>,
+    /// Files that were here when the last operation ran. What came later and stands on an
+    /// invalid file is invalid, too.
+    pub known: BTreeSet<usize>,
+    /// The last plan that was summed up, while the tree it was made for lasts.
+    pub sum: Option<(Operation, Sum)>,
     /// What was looked up about a file as it is now.
     measured: BTreeMap<usize, Result<Extents, String>>,
     ignored: Vec<String>,
@@ -64,6 +71,7 @@ impl Session {
         roots.extend(all.iter().copied().filter(referred));
         (self.tree, self.nodes) = self.grow(&roots);
         self.measured.clear();
+        self.sum = None;
     }
 
     fn grow(&self, order: &[usize]) -> (Tree, BTreeMap<usize, NodeId>) {
@@ -140,6 +148,7 @@ impl Session {
         let role = match (node.backing().is_some(), has_overlays) {
             (false, true) => Role::Base,
             (true, true) => Role::Middle,
+            (true, false) if self.spare.contains(&nth) => Role::Spare,
             (true, false) => Role::Active,
             (false, false) => Role::Single,
         };
@@ -184,7 +193,7 @@ impl Session {
             );
             return (State::Loop, Some(why));
         }
-        if self.invalid.contains(&nth) {
+        if self.invalid.contains(&nth) || self.stands_on_invalid(nth, id) {
             let why = "What lies below it was changed by an operation, so it no longer reads what it did. It can be deleted.";
             return (State::Invalid, Some(why.to_owned()));
         }
@@ -223,6 +232,16 @@ impl Session {
             },
             Link::None => (State::Ok, None),
         }
+    }
+
+    fn stands_on_invalid(&self, nth: usize, id: NodeId) -> bool {
+        if self.invalid.is_empty() || self.known.contains(&nth) {
+            return false;
+        }
+        // The chain has no loop: that was looked for first.
+        std::iter::successors(self.tree.backing(id), |&id| self.tree.backing(id))
+            .filter_map(|id| self.file(id))
+            .any(|nth| self.invalid.contains(&nth))
     }
 
     /// The next file that was not looked into yet.
@@ -291,7 +310,13 @@ fn index(id: NodeId) -> usize {
 /// A message of the engine as a sentence of its own.
 #[must_use]
 pub fn sentence(message: &str) -> String {
-    let mut letters = message.trim_end_matches('.').chars();
-    let first = letters.next().map(char::to_uppercase).into_iter().flatten();
-    first.chain(letters).chain(['.']).collect()
+    let message = message.trim_end_matches('.');
+    let first = message.split(' ').next().unwrap_or_default();
+    // A file name at the start stays as it is.
+    if !first.chars().all(char::is_alphabetic) {
+        return format!("{message}.");
+    }
+    let mut letters = message.chars();
+    let initial = letters.next().map(char::to_uppercase).into_iter().flatten();
+    initial.chain(letters).chain(['.']).collect()
 }

@@ -70,7 +70,7 @@ impl FileSource {
             .chunks(grain)
             .zip(0_u32..)
             .fold(0, |found, (chunk, nth)| {
-                if chunk.iter().all(|&byte| byte == 0) {
+                if is_zero(chunk) {
                     found
                 } else {
                     found | (1 << nth)
@@ -136,6 +136,19 @@ impl ReadAt for FileSource {
         }
         Ok(start.map(|start| start..self.len))
     }
+}
+
+/// Whether there is nothing but zeros, word by word: whole files are searched with this.
+fn is_zero(bytes: &[u8]) -> bool {
+    let (words, rest) = bytes.as_chunks::<32>();
+    let any = |word: &[u8; 32]| {
+        let (halves, _) = word.as_chunks::<8>();
+        halves
+            .iter()
+            .fold(0, |any, half| any | u64::from_ne_bytes(*half))
+            != 0
+    };
+    !words.iter().any(any) && rest.iter().all(|&byte| byte == 0)
 }
 
 /// Size of a file or blob in bytes.

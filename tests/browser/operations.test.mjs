@@ -1,0 +1,239 @@
+// The merges of the source document, on real files of the local disk, judged by qemu-img.
+import assert from 'node:assert/strict';
+import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import * as h from './harness.mjs';
+
+let session;
+let page;
+let dir;
+
+before(async () => {
+  session = await h.start();
+  page = session.page;
+});
+after(() => session?.close());
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'backchain-images-'));
+  await page.goto(session.site.url);
+  await page.waitForSelector('[data-testid="demo"]');
+});
+afterEach(() => rm(dir, { recursive: true, force: true }));
+
+const at = (name) => join(dir, name);
+const NAMES = ['RootBase', 'Snap-1', 'Snap-2', 'Snap-3', 'Snap-4'].map((n) => `${n}.qcow2`);
+const [BASE, S1, S2, S3, S4] = NAMES;
+
+/** Five layers, each with data of its own, overwriting and zeroing some of what is below. */
+function chain({ options = [], sizes = [], base = 'qcow2' } = {}) {
+  const names = [...NAMES];
+  if (base === 'raw') names[0] = 'RootBase.img';
+  names.forEach((name, i) => {
+    const format = i === 0 ? base : 'qcow2';
+    const more = options[i] ? ['-o', options[i]] : [];
+    const backing = i === 0 ? [] : ['-b', names[i - 1], '-F', i === 1 ? base : 'qcow2'];
+    h.qemuImg('create', '-q', '-f', format, ...more, ...backing, at(name), sizes[i] ?? '48M');
+    h.qemuIo(at(name), format,
+      `write -P ${0x11 * (i + 1)} ${i * 3}M 5M`,
+      `write -P ${0x0f + i} ${(20 + i) * 1024 + i * 12}k 300k`,
+      ...(i > 0 ? [`write -z ${i * 2}M 1536k`] : []),
+    );
+  });
+  return names;
+}
+
+/** What each image reads like now, to compare with later. */
+function remember(names) {
+  for (const name of names) h.qemuImg('convert', '-O', 'raw', at(name), at(`${name}.before`));
+}
+
+function judge(names, formats = {}) {
+  for (const name of names) {
+    const format = formats[name] ?? 'qcow2';
+    if (format === 'qcow2') h.check(at(name));
+    h.same(at(name), format, at(`${name}.before`));
+  }
+}
+
+async function perform(op, choices, expected = 'done') {
+  await h.choose(page, op, choices);
+  const result = await h.run(page);
+  assert.equal(result.status, expected, result.text);
+  return result;
+}
+
+/** Commits `top` into `base`; `left` is the chain that stays, `invalid` what does not. */
+function commitCase(title, top, base, left, invalid, shape = {}) {
+  test(title, async () => {
+    const names = chain(shape);
+    remember(names);
+    await h.drop(page, names.map(at));
+    await h.waitForChain(page, Object.fromEntries(names.map((n, i) => [n, names[i - 1] ?? ''])));
+    await perform('commit', { top, base });
+    for (const [i, name] of left.entries()) {
+      if (i > 0) assert.equal(h.backingOf(at(name)), left[i - 1]);
+    }
+    judge([left.at(-1)]);
+    for (const name of left) if (name.endsWith('.qcow2')) h.check(at(name));
+    const drawn = await h.nodes(page);
+    for (const [i, name] of left.entries()) {
+      assert.deepEqual(drawn[name], { backing: left[i - 1] ?? '', state: 'ok' }, name);
+    }
+    for (const name of invalid) assert.equal(drawn[name].state, 'invalid', name);
+  });
+}
+
+describe('commit', () => {
+  commitCase('Fig 3: Snap-2 and Snap-3 into Snap-1', S3, S1, [BASE, S1, S4], [S2]);
+  commitCase('Fig 4: Snap-1 to Snap-3 into RootBase', S3, BASE, [BASE, S4], [S1, S2]);
+  commitCase('Snap-1 into RootBase', S1, BASE, [BASE, S2, S3, S4], []);
+  commitCase('into a raw base', S3, 'RootBase.img', ['RootBase.img', S4], [S1, S2], { base: 'raw' });
+  commitCase('cluster sizes, versions and extended L2 mixed', S3, S1, [BASE, S1, S4], [S2], {
+    options: ['cluster_size=4k', 'compat=0.10', 'cluster_size=128k,extended_l2=on', 'cluster_size=2M', 'refcount_bits=1'],
+  });
+  commitCase('layers of unequal sizes', S3, BASE, [BASE, S4], [S1, S2], {
+    sizes: ['30M', '50M', '40M', '64M', '56M'],
+  });
+
+  test('the active layer', async () => {
+    const names = chain();
+    remember(names);
+    await h.drop(page, names.map(at));
+    await h.waitForChain(page, Object.fromEntries(names.map((n, i) => [n, names[i - 1] ?? ''])));
+    await perform('commit', { top: S4, base: BASE });
+    h.check(at(BASE));
+    h.same(at(BASE), 'qcow2', at(`${S4}.before`));
+  });
+
+  test('other overlays are not broken without being asked', async () => {
+    const names = chain();
+    h.qemuImg('create', '-q', '-f', 'qcow2', '-b', S1, '-F', 'qcow2', at('branch.qcow2'));
+    remember([...names, 'branch.qcow2']);
+    const before = names.map((n) => h.sha256(at(n)));
+    await h.drop(page, [...names, 'branch.qcow2'].map(at));
+    await h.choose(page, 'commit', { top: S3, base: S1 });
+    await page.waitForSelector('[data-testid="force"]');
+    assert.match(await page.innerText('[data-testid="preview"]'), /branch\.qcow2 would read differently/);
+    const refused = await h.run(page);
+    assert.equal(refused.status, 'failed');
+    assert.deepEqual(names.map((n) => h.sha256(at(n))), before);
+
+    await h.choose(page, 'commit', { top: S3, base: S1 });
+    await page.check('[data-testid="force"]');
+    assert.equal((await h.run(page)).status, 'done');
+    judge([S4]);
+    assert.equal((await h.nodes(page))['branch.qcow2'].state, 'invalid');
+  });
+});
+
+describe('pull', () => {
+  test('Fig 5: Snap-1 to Snap-3 into the active layer', async () => {
+    const names = chain();
+    remember(names);
+    await h.drop(page, names.map(at));
+    await perform('pull', { top: S4, base: BASE });
+    assert.equal(h.backingOf(at(S4)), BASE);
+    judge(names);
+    const drawn = await h.nodes(page);
+    assert.ok(Object.values(drawn).every((n) => n.state === 'ok'), JSON.stringify(drawn));
+    assert.equal(drawn[S4].backing, BASE);
+  });
+
+  test('Fig 6: everything into the active layer', async () => {
+    const names = chain({ base: 'raw' });
+    remember(names);
+    await h.drop(page, names.map(at));
+    await perform('pull', { top: S4, base: '' });
+    assert.equal(h.backingOf(at(S4)), '');
+    judge(names, { 'RootBase.img': 'raw' });
+    assert.equal((await h.nodes(page))[S4].backing, '');
+  });
+
+  test('into an intermediate layer', async () => {
+    const names = chain();
+    remember(names);
+    await h.drop(page, names.map(at));
+    await perform('pull', { top: S3, base: S1 });
+    assert.equal(h.backingOf(at(S3)), S1);
+    judge(names);
+  });
+});
+
+describe('rebase', () => {
+  test('safe, onto a layer further down (Method 2)', async () => {
+    const names = chain();
+    remember(names);
+    await h.drop(page, names.map(at));
+    await perform('rebase', { top: S3, base: S1 });
+    assert.equal(h.backingOf(at(S3)), S1);
+    judge(names);
+  });
+
+  test('safe, onto nothing', async () => {
+    const names = chain();
+    remember(names);
+    await h.drop(page, names.map(at));
+    await perform('rebase', { top: S4, base: '' });
+    assert.equal(h.backingOf(at(S4)), '');
+    judge(names);
+  });
+
+  test('unsafe: only the link of a renamed backing file', async () => {
+    const names = chain();
+    remember(names);
+    h.qemuImg('convert', '-O', 'qcow2', '-B', BASE, '-F', 'qcow2', at(S1), at('moved.qcow2'));
+    await h.drop(page, [...names, 'moved.qcow2'].map(at));
+    const size = h.fileSize(at(S2));
+    await perform('rebase', { top: S2, base: 'moved.qcow2', unsafe: true });
+    assert.equal(h.backingOf(at(S2)), 'moved.qcow2');
+    assert.equal(h.fileSize(at(S2)), size);
+    judge([BASE, S1, S2, S3, S4]);
+  });
+
+  test('a loop is refused and nothing is written', async () => {
+    const names = chain();
+    const before = names.map((n) => h.sha256(at(n)));
+    await h.drop(page, names.map(at));
+    await h.choose(page, 'rebase', { top: S1, base: S3, unsafe: true });
+    const refused = await h.run(page);
+    assert.equal(refused.status, 'failed', refused.text);
+    assert.deepEqual(names.map((n) => h.sha256(at(n))), before);
+  });
+});
+
+describe('remove a middle layer', () => {
+  for (const method of ['1', '2']) {
+    test(`Method ${method}`, async () => {
+      const names = chain();
+      remember(names);
+      await h.drop(page, names.map(at));
+      await perform('remove', { top: S2, method });
+      assert.equal(h.backingOf(at(S3)), S1);
+      judge([S4, S3]);
+      h.check(at(S1));
+      assert.equal((await h.nodes(page))[S3].backing, S1);
+    });
+  }
+});
+
+test('a folder is dropped, with a relative link between its parts', async () => {
+  const { mkdirSync } = await import('node:fs');
+  mkdirSync(at('images/base'), { recursive: true });
+  mkdirSync(at('images/vm'), { recursive: true });
+  h.qemuImg('create', '-q', '-f', 'qcow2', at('images/base/root.qcow2'), '16M');
+  h.qemuIo(at('images/base/root.qcow2'), 'qcow2', 'write -P 7 1M 2M');
+  h.qemuImg('create', '-q', '-f', 'qcow2', '-b', '../base/root.qcow2', '-F', 'qcow2', at('images/vm/a.qcow2'));
+  h.qemuIo(at('images/vm/a.qcow2'), 'qcow2', 'write -P 8 2M 2M');
+  h.qemuImg('create', '-q', '-f', 'qcow2', '-b', 'a.qcow2', '-F', 'qcow2', at('images/vm/b.qcow2'));
+  h.qemuIo(at('images/vm/b.qcow2'), 'qcow2', 'write -P 9 3M 2M');
+  h.qemuImg('convert', '-O', 'raw', at('images/vm/b.qcow2'), at('b.before'));
+  await h.drop(page, at('images'));
+  await h.waitForChain(page, { 'root.qcow2': '', 'a.qcow2': 'root.qcow2', 'b.qcow2': 'a.qcow2' });
+  await perform('pull', { top: 'b.qcow2', base: 'root.qcow2' });
+  const link = JSON.parse(h.qemuImg('info', '--output=json', at('images/vm/b.qcow2')))['backing-filename'];
+  assert.equal(link, '../base/root.qcow2');
+  h.check(at('images/vm/b.qcow2'));
+  h.same(at('images/vm/b.qcow2'), 'qcow2', at('b.before'));
+});
