@@ -1,5 +1,6 @@
 //! Making the things a user gets: the command, its manual pages and completions, and the site.
 
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -39,9 +40,29 @@ pub(crate) fn cli() -> Result<()> {
     })
 }
 
-/// The manual pages and shell completions of the command, in `target/docs/`.
+/// The manual pages, in `target/docs/man/`, and completions, in `target/docs/completions/`. The
+/// command, which must be built, writes both itself.
 pub(crate) fn docs() -> Result<()> {
-    Ok(())
+    let root = cmd::root();
+    let docs = root.join("target/docs");
+    let completions = docs.join("completions");
+    let backchain = root.join("target/release/backchain");
+    step("writing manual pages and completions, target/docs/", || {
+        fs::create_dir_all(&completions)?;
+        run(cmd::command(&backchain).arg("man").arg(docs.join("man")))?;
+        // Each under the name by which its shell finds it.
+        for (shell, file) in [
+            ("bash", "backchain"),
+            ("zsh", "_backchain"),
+            ("fish", "backchain.fish"),
+        ] {
+            let output = File::create(completions.join(file))?;
+            run(cmd::command(&backchain)
+                .args(["completions", shell])
+                .stdout(output))?;
+        }
+        Ok(())
+    })
 }
 
 /// The site, in `dist/`.
