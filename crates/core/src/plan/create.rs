@@ -96,9 +96,11 @@ pub(super) fn plan_convert(
         let blank = Blank::new(options, size, None)?;
         let mut steps = vec![Step::Create { node: id }];
         steps.extend(blank.steps(id));
+        // The tables are written again when they are filled: that must not overtake this.
+        steps.push(Step::Sync { node: id });
         let node = blank.into_node(id, name)?;
         let flow = Flow::new(&chain, None, Take::All, node.image()?.granule())?;
-        let target = Qcow2Target::new(&node, HeadCell::of(&node)?, false)?;
+        let target = Qcow2Target::new(&node, HeadCell::of(&node)?, true)?;
         stages.push(Box::new(Fixed(steps)));
         stages.push(Box::new(Qcow2Stage::new(target, flow, None, seal)));
     }

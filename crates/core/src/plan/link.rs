@@ -4,7 +4,8 @@ use super::{MetadataKind, Stage, Step, StepQueue};
 use crate::chain::{Link, Node, NodeId, Tree};
 use crate::error::{Error, ErrorKind, Result};
 use backchain_format::HostOffset;
-use backchain_format::qcow2::{Backing, Head, autoclear};
+use backchain_format::bytes::{to_u64, to_usize};
+use backchain_format::qcow2::{Backing, Extension, Extensions, Head, autoclear};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A head that several stages of one plan change one after the other.
@@ -48,53 +49,115 @@ pub(super) fn clear_unknown_bits(node: &Node) -> Result<Vec<Step>> {
     ])
 }
 
-fn header_write(to: NodeId, head: &Head) -> Step {
+/// Writes the header alone: extensions and the backing file's name stay as they are. It is
+/// shorter than a sector, so it is there or it is not.
+pub(super) fn header_write(to: NodeId, head: &Head) -> Step {
+    head_write(to, 0, head.header.to_bytes())
+}
+
+fn head_write(to: NodeId, at: usize, bytes: Vec<u8>) -> Step {
     Step::Write {
         to,
-        dst: HostOffset(0),
+        dst: HostOffset(to_u64(at)),
         kind: MetadataKind::Header,
-        bytes: head.to_bytes(),
+        bytes,
     }
 }
 
-/// The steps that give `head`'s image another backing file: the name first, to a place nobody
-/// looks at yet, then the header that points there.
+/// Disks write so many bytes at once or not at all.
+const SECTOR: usize = 512;
+
+/// The steps that give `old`'s image another backing file. What the new head needs is written
+/// first, to places nobody looks at yet; then one sector, the first, makes the change.
 pub(super) fn relink_steps(
     node: NodeId,
-    mut head: Head,
+    old: &Head,
     backing: Option<Backing>,
 ) -> Result<Vec<Step>> {
-    let unchanged_name =
-        head.backing.as_ref().map(|b| &b.name) == backing.as_ref().map(|b| &b.name);
-    let same_area = {
-        let mut probe = head.clone();
-        let old = probe.to_bytes().len();
-        probe.backing.clone_from(&backing);
-        probe.set_backing(backing.clone())?;
-        probe.to_bytes().len() == old
-    };
     let mut steps = Vec::new();
-    if unchanged_name && same_area {
-        // Only the label changes, if anything: the name stays where it is.
-        let place = head.header.backing_name;
-        head.set_backing(backing)?;
-        head.header.backing_name = place;
-    } else {
-        head.set_backing(backing)?;
-        if let Some((dst, name)) = head.name_bytes() {
-            let kind = MetadataKind::BackingName;
+    let sync = Step::Sync { node };
+    let (new, prepared) = new_head(old, backing)?;
+    if let Some((at, bytes)) = prepared {
+        // A label behind the other extensions, which nobody reads while there is no backing
+        // file: first what is behind its start, then its start.
+        let (start, rest) = bytes.split_at(8.min(bytes.len()));
+        steps.push(head_write(node, at + start.len(), rest.to_vec()));
+        steps.push(sync.clone());
+        steps.push(head_write(node, at, start.to_vec()));
+        steps.push(sync.clone());
+    }
+    let (before, mut after) = (old.to_bytes(), new.to_bytes());
+    if after.get(SECTOR..) == before.get(SECTOR..) {
+        after.truncate(SECTOR);
+    }
+    let stays = new.header.backing_name == old.header.backing_name && name(&new) == name(old);
+    if let Some((dst, name)) = new.name_bytes()
+        && !stays
+    {
+        let (dst, name) = (to_usize(dst.0), name.to_vec());
+        let end = dst + name.len();
+        let used = old.header.backing_name.map_or(0..0, |(at, len)| {
+            to_usize(at.0)..to_usize(at.0 + u64::from(len))
+        });
+        let free = dst >= before.len() && (end <= used.start || dst >= used.end);
+        if free || end > SECTOR {
             steps.push(Step::Write {
                 to: node,
-                dst,
-                kind,
-                bytes: name.to_vec(),
+                dst: HostOffset(to_u64(dst)),
+                kind: MetadataKind::BackingName,
+                bytes: name,
             });
-            steps.push(Step::Sync { node });
+            steps.push(sync);
+        } else {
+            // No room beside the old name, but all of it goes into one sector.
+            after.resize(dst, 0);
+            after.extend(name);
         }
     }
-    steps.push(header_write(node, &head));
+    steps.push(head_write(node, 0, after));
     steps.push(Step::Seal { node });
     Ok(steps)
+}
+
+fn name(head: &Head) -> Option<&str> {
+    head.backing.as_ref().map(|b| b.name.as_str())
+}
+
+/// The head with another backing file, laid out so that what is behind the first sector stays
+/// as it is, where that is possible; and, if need be, extension bytes to write beforehand, with
+/// their place.
+#[allow(clippy::type_complexity)]
+fn new_head(old: &Head, backing: Option<Backing>) -> Result<(Head, Option<(usize, Vec<u8>)>)> {
+    let mut new = old.clone();
+    new.set_backing(backing)?;
+    let (before, after) = (old.to_bytes(), new.to_bytes());
+    if name(&new) == name(old) && after.len() == before.len() {
+        // Only the label changes, if anything: the name stays where it is.
+        new.header.backing_name = old.header.backing_name;
+    }
+    if after.get(SECTOR..) == before.get(SECTOR..) {
+        return Ok((new, None));
+    }
+    let kind = Extensions::BACKING_FORMAT;
+    if new.backing.is_none() {
+        // Without a backing file its label means nothing. Taking it out would move all that
+        // follows, over more than one sector.
+        new.extensions = old.extensions.clone();
+        return Ok((new, None));
+    }
+    let (None, None, Some(label)) = (
+        &old.backing,
+        old.extensions.get(kind),
+        new.extensions.get(kind),
+    ) else {
+        return Ok((new, None));
+    };
+    let data = label.to_vec();
+    new.extensions = old.extensions.clone();
+    new.extensions.0.push(Extension { kind, data });
+    let at = before.len().saturating_sub(8);
+    let bytes = new.to_bytes().split_off(at);
+    Ok((new, Some((at, bytes))))
 }
 
 /// A stage that relinks `node`, whose head is then what the stages before left.
@@ -107,7 +170,7 @@ pub(super) struct Relink {
 impl Stage for Relink {
     fn advance(&mut self, out: &mut StepQueue) -> Result<bool> {
         let head = self.head.lock().clone();
-        let steps = relink_steps(self.node, head, self.backing.take())?;
+        let steps = relink_steps(self.node, &head, self.backing.take())?;
         steps.into_iter().for_each(|step| out.push(step));
         Ok(false)
     }

@@ -113,14 +113,37 @@ pub(crate) trait Stage: crate::source::Shareable {
     }
 }
 
+/// How much a plan does between two syncs: smaller windows need less memory, larger ones sync
+/// less often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Guest bytes moved after which a window ends.
+    pub bytes: u64,
+    /// Bytes of changed tables after which a window ends.
+    pub tables: u64,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self {
+            bytes: 256 << 20,
+            tables: 8 << 20,
+        }
+    }
+}
+
 /// Steps on their way out; neighbours that continue each other become one.
 #[derive(Default)]
-pub(crate) struct StepQueue(VecDeque<Step>);
+pub(crate) struct StepQueue {
+    steps: VecDeque<Step>,
+    pub(crate) window: Window,
+}
 
 impl StepQueue {
     pub(crate) fn push(&mut self, step: Step) {
-        if !self.0.back_mut().is_some_and(|last| last.merge(&step)) {
-            self.0.push_back(step);
+        let last = self.steps.back_mut();
+        if !last.is_some_and(|last| last.merge(&step)) {
+            self.steps.push_back(step);
         }
     }
 }
@@ -148,6 +171,13 @@ impl Plan {
             meter,
             passed: 0,
         }
+    }
+
+    /// The same plan in windows of another size. For a plan not begun yet.
+    #[must_use]
+    pub fn with_window(mut self, window: Window) -> Self {
+        self.queue.window = window;
+        self
     }
 
     /// Another plan on the same tree behind this one.
@@ -183,7 +213,7 @@ impl Iterator for Plan {
 
     fn next(&mut self) -> Option<Self::Item> {
         // The last step stays in the queue while more may come: it may still grow.
-        while self.queue.0.len() < 2 && !self.failed {
+        while self.queue.steps.len() < 2 && !self.failed {
             let Some(stage) = self.stages.front_mut() else {
                 break;
             };
@@ -205,7 +235,7 @@ impl Iterator for Plan {
         if self.failed {
             None
         } else {
-            self.queue.0.pop_front().map(Ok)
+            self.queue.steps.pop_front().map(Ok)
         }
     }
 }

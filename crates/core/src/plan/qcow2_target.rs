@@ -7,7 +7,7 @@
 
 use super::bitmaps::Bitmaps;
 use super::flow::{Flow, Piece};
-use super::link::HeadCell;
+use super::link::{HeadCell, header_write};
 use super::tables::Tables;
 use super::{MetadataKind, Refcounts, Stage, Step, StepQueue};
 use crate::chain::Node;
@@ -18,10 +18,6 @@ use backchain_format::qcow2::{L2Entry, L2Kind, L2Layout, Subclusters, Version};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Guest bytes moved after which a window ends.
-const WINDOW: u64 = 256 << 20;
-/// Bytes of changed tables after which a window ends.
-const WINDOW_TABLES: u64 = 8 << 20;
 /// Clusters looked at before steps are handed on.
 const BATCH: u32 = 1024;
 
@@ -148,13 +144,7 @@ impl Qcow2Target {
     }
 
     fn header_write(&self) -> Step {
-        let bytes = self.head.lock().to_bytes();
-        Step::Write {
-            to: self.node.id,
-            dst: HostOffset(0),
-            kind: MetadataKind::Header,
-            bytes,
-        }
+        header_write(self.node.id, &self.head.lock())
     }
 
     fn sync(&self, out: &mut StepQueue) {
@@ -169,6 +159,12 @@ impl Qcow2Target {
         self.moved = 0;
         let mut later = self.tables.flush_new(out);
         later.extend(more);
+        let dropped = self.refcounts.take_dropped();
+        let counted = self.refcounts.flush_blocks(out)?;
+        let linked = header || !later.is_empty() || !dropped.is_empty();
+        if !counted && !linked && !self.refcounts.table_dirty() {
+            return Ok(());
+        }
         let end = self.refcounts.end();
         if end > self.file_end {
             self.file_end = end;
@@ -176,11 +172,6 @@ impl Qcow2Target {
                 to: self.node.id,
                 len: end,
             });
-        }
-        let dropped = self.refcounts.take_dropped();
-        self.refcounts.flush_blocks(out)?;
-        if !header && later.is_empty() && dropped.is_empty() && !self.refcounts.table_dirty() {
-            return Ok(());
         }
         self.sync(out);
         // Whatever was removed by the window before is durable now.
@@ -233,6 +224,10 @@ impl Qcow2Target {
         let rewrite = state.shared || state.packed.is_some();
         let start = number << self.layout.cluster.bits();
         let subs = Subs::new(start, self.layout, pieces);
+        if rewrite {
+            // What is behind the end of the disk is not copied.
+            state.allocated &= subs.mask();
+        }
 
         // What each granule needs, before any host cluster is taken.
         let mut write = Vec::new();
@@ -468,6 +463,11 @@ impl Subs {
         Self(subs)
     }
 
+    /// Bit n: granule n is on the disk.
+    fn mask(&self) -> u32 {
+        self.0.iter().fold(0, |mask, (index, _)| mask | 1 << index)
+    }
+
     fn iter(&self) -> impl Iterator<Item = (u32, &[Piece])> {
         self.0
             .iter()
@@ -543,7 +543,8 @@ impl Stage for Qcow2Stage {
                 return Ok(false);
             };
             self.target.cluster(number, &pieces, out)?;
-            if self.target.moved >= WINDOW || self.target.tables.waiting() >= WINDOW_TABLES {
+            let window = out.window;
+            if self.target.moved >= window.bytes || self.target.tables.waiting() >= window.tables {
                 self.target.flush(out, false, Vec::new())?;
             }
         }

@@ -251,8 +251,8 @@ impl Refcounts {
     }
 
     /// Writes what may be written any time: changed blocks, and a table that nothing points at
-    /// yet.
-    pub(crate) fn flush_blocks(&mut self, out: &mut StepQueue) -> Result<()> {
+    /// yet. Returns whether there was something: then it must not be called again before a sync.
+    pub(crate) fn flush_blocks(&mut self, out: &mut StepQueue) -> Result<bool> {
         for cluster in std::mem::take(&mut self.droppable) {
             // A count of 0 was wrong before; it must not become a huge one.
             let count = self.get(cluster)?.saturating_sub(1);
@@ -261,8 +261,10 @@ impl Refcounts {
             }
         }
         let (to, kind) = (self.node.id, MetadataKind::RefcountBlock);
+        let mut written = self.moved;
         for (index, block) in &mut self.blocks {
             if std::mem::take(&mut block.dirty) {
+                written = true;
                 let dst = HostOffset(self.table.get(to_usize(*index)).copied().unwrap_or(0));
                 out.push(Step::Write {
                     to,
@@ -281,7 +283,7 @@ impl Refcounts {
         let full = self.next / self.per_block();
         self.blocks
             .retain(|index, block| !(block.new && *index < full));
-        Ok(())
+        Ok(written)
     }
 
     /// What must become durable between the blocks and the references: the table's entries.
