@@ -53,7 +53,7 @@ impl Case {
                 format: Some(case.nodes[p].format.name().to_owned()),
             });
             let built = build::build(layer, backing);
-            let name = format!("n{number}.{format}");
+            let name = name(number, format, layer.seed);
             case.files.insert(name.clone(), built.file);
             case.nodes.push(CaseNode {
                 name,
@@ -88,6 +88,16 @@ impl Case {
     }
 }
 
+/// A file name, short or long: long ones do not fit beside each other in a small first cluster.
+fn name(number: usize, format: Format, seed: u64) -> String {
+    let long = match seed % 5 {
+        0 => to_usize(seed / 5 % 130),
+        1 => to_usize(seed / 5 % 30),
+        _ => 0,
+    };
+    format!("n{number}{}.{format}", "x".repeat(long))
+}
+
 /// Opens files, so that they are numbered in this order.
 ///
 /// # Panics
@@ -96,6 +106,12 @@ pub fn open<'a>(files: &Files, names: impl IntoIterator<Item = (&'a str, Format)
     let source = |file: &SimFile| Arc::new(file.clone()) as Source;
     let gate = MapGate(files.iter().map(|(n, f)| (n.clone(), source(f))).collect());
     let mut tree = Tree::new();
+    let names: Vec<_> = names.into_iter().collect();
+    // First each file by itself, so that links do not decide on the order.
+    for (name, format) in &names {
+        let id = tree.add_one(&gate, name, Some(*format));
+        id.expect("the file is there");
+    }
     for (name, format) in names {
         let id = tree.add(&gate, name, Some(format));
         id.expect("the file is there");

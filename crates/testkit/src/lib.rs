@@ -4,7 +4,9 @@
 
 pub mod build;
 pub mod case;
+pub mod judge;
 pub mod model;
+pub mod ops;
 pub mod qemu;
 pub mod rng;
 pub mod sim;
@@ -28,7 +30,7 @@ pub fn cases(cases: u32) -> proptest::test_runner::Config {
             Some(seed) => RngSeed::Fixed(seed),
             None => RngSeed::Fixed(0x6261_636b),
         },
-        max_shrink_iters: 2000,
+        max_shrink_iters: 300,
         ..Config::default()
     }
 }

@@ -1,0 +1,342 @@
+//! Random operations on a case, and what each of them must come to.
+
+use crate::case::{Case, id};
+use backchain::plan::{CreateOptions, Operation, RemoveMethod, Window};
+use backchain::{Format, NodeId};
+use backchain_format::bytes::{to_u64, to_usize};
+use backchain_format::qcow2::Codec;
+use proptest::prelude::*;
+
+/// Name of the file that `create` and `convert` make.
+pub const NEW: &str = "new.img";
+
+/// Which operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Merge down.
+    Commit,
+    /// Merge up.
+    Pull,
+    /// Another backing file, same content.
+    Rebase,
+    /// Only the link.
+    Relink,
+    /// A middle layer out.
+    Remove,
+    /// A new overlay or image.
+    Create,
+    /// Flatten into a new image.
+    Convert,
+}
+
+/// An operation still to be fitted to a case.
+#[derive(Debug, Clone)]
+pub struct Pick {
+    /// Which operation.
+    pub kind: Kind,
+    /// Chooses the layer: the top, the overlay.
+    pub layer: u64,
+    /// Chooses the base.
+    pub base: u64,
+    /// Relinks the layers above the top; or no base.
+    pub relink: bool,
+    /// Empties the top.
+    pub empty: bool,
+    /// Decides on the rest.
+    pub options: u64,
+}
+
+/// An operation of one kind.
+pub fn pick(kind: Kind) -> impl Strategy<Value = Pick> {
+    (any::<(u8, u8)>(), any::<(bool, bool)>(), any::<u16>()).prop_map(
+        move |((layer, base), (relink, empty), options)| Pick {
+            kind,
+            layer: layer.into(),
+            base: base.into(),
+            relink,
+            empty,
+            options: options.into(),
+        },
+    )
+}
+
+/// An operation fitted to a case, in the numbers of the case.
+#[derive(Debug, Clone)]
+pub struct Op {
+    /// The same for the engine.
+    pub operation: Operation,
+    /// Images that must be listed as invalid or broken afterwards: no more, no less.
+    pub listed: Vec<usize>,
+    /// The image that takes the data of a commit, with its view afterwards.
+    pub target: Option<(usize, Vec<u8>)>,
+    /// Images with another backing file afterwards.
+    pub links: Vec<(usize, Option<usize>)>,
+    /// The image that is emptied.
+    pub emptied: Option<usize>,
+    /// Images that read differently because that was asked for.
+    pub asked: Vec<(usize, Vec<u8>)>,
+    /// How much of the plan goes between two syncs: tiny windows make many of them.
+    pub window: Window,
+    /// View and backing file of a new image.
+    pub made: Option<(Vec<u8>, Option<usize>)>,
+}
+
+impl Op {
+    fn new(operation: Operation) -> Self {
+        Self {
+            operation,
+            listed: Vec::new(),
+            target: None,
+            links: Vec::new(),
+            emptied: None,
+            asked: Vec::new(),
+            window: Window::default(),
+            made: None,
+        }
+    }
+}
+
+impl Pick {
+    /// Fits the operation to the images there are; `None` when the case has none for it.
+    pub fn fit(&self, case: &Case) -> Option<Op> {
+        let mut op = self.operation(case)?;
+        op.window = match self.options % 5 {
+            0 => Window::default(),
+            1 => Window {
+                bytes: 1,
+                tables: 1,
+            },
+            n => Window {
+                bytes: 3000 << (2 * n),
+                tables: 600 << n,
+            },
+        };
+        Some(op)
+    }
+
+    fn operation(&self, case: &Case) -> Option<Op> {
+        match self.kind {
+            Kind::Commit => self.commit(case),
+            Kind::Pull => self.pull(case),
+            Kind::Rebase => self.rebase(case),
+            Kind::Relink => self.relink(case),
+            Kind::Remove => self.remove(case),
+            Kind::Create => self.create(case),
+            Kind::Convert => self.convert(case),
+        }
+    }
+
+    fn commit(&self, case: &Case) -> Option<Op> {
+        let top = choose(self.layer, &overlays(case))?;
+        let base = choose(self.base, &case.chain(top)[1..])?;
+        let children = children(case, top);
+        let relink = if self.relink { children } else { Vec::new() };
+        let above = case.nodes[top].parent == Some(base);
+        let empty_top = self.empty && relink.is_empty() && above;
+        let mut op = Op::new(Operation::Commit {
+            top: id(top),
+            base: id(base),
+            relink: relink.iter().map(|n| id(*n)).collect(),
+            empty_top,
+            allow_broken: true,
+        });
+        op.commit(case, top, base);
+        op.links = relink.into_iter().map(|n| (n, Some(base))).collect();
+        op.emptied = empty_top.then_some(top);
+        Some(op)
+    }
+
+    fn pull(&self, case: &Case) -> Option<Op> {
+        let overlay = choose(self.layer, &overlays(case))?;
+        let base = self.base_in(&case.chain(overlay)[1..]);
+        let mut op = Op::new(Operation::Pull {
+            overlay: id(overlay),
+            base: base.map(id),
+        });
+        op.links = vec![(overlay, base)];
+        Some(op)
+    }
+
+    fn rebase(&self, case: &Case) -> Option<Op> {
+        let overlay = choose(self.layer, &qcow2(case))?;
+        let base = self.base_in(&others(case, overlay));
+        let mut op = Op::new(Operation::Rebase {
+            overlay: id(overlay),
+            base: base.map(id),
+            name: None,
+            format: None,
+        });
+        op.links = vec![(overlay, base)];
+        Some(op)
+    }
+
+    fn relink(&self, case: &Case) -> Option<Op> {
+        let overlay = choose(self.layer, &qcow2(case))?;
+        let base = self.base_in(&others(case, overlay));
+        let mut op = Op::new(Operation::Relink {
+            overlay: id(overlay),
+            name: base.map(|b| case.nodes[b].name.clone()),
+            format: base.map(|b| case.nodes[b].format),
+            base: base.map(id),
+        });
+        op.links = vec![(overlay, base)];
+        let mut relinked = case.clone();
+        relinked.nodes[overlay].parent = base;
+        let above = (0..case.nodes.len()).filter(|n| case.reaches(*n, overlay));
+        op.asked = above.map(|n| (n, relinked.view(n))).collect();
+        Some(op)
+    }
+
+    fn remove(&self, case: &Case) -> Option<Op> {
+        let middle = |n: &usize| !children(case, *n).is_empty();
+        let middles: Vec<usize> = overlays(case).into_iter().filter(middle).collect();
+        let layer = choose(self.layer, &middles)?;
+        let above = |n: &usize| *n != layer && case.reaches(*n, layer);
+        let above: Vec<usize> = (0..case.nodes.len()).filter(above).collect();
+        let active = choose(self.base, &above)?;
+        let method = if self.empty {
+            RemoveMethod::Commit
+        } else {
+            RemoveMethod::Rebase
+        };
+        let mut op = Op::new(Operation::Remove {
+            layer: id(layer),
+            active: id(active),
+            method: Some(method),
+            allow_broken: true,
+        });
+        let parent = case.nodes[layer].parent?;
+        if method == RemoveMethod::Commit {
+            op.commit(case, layer, parent);
+        }
+        let above = children(case, layer);
+        op.links = above.into_iter().map(|n| (n, Some(parent))).collect();
+        Some(op)
+    }
+
+    fn create(&self, case: &Case) -> Option<Op> {
+        let all: Vec<usize> = (0..case.nodes.len()).collect();
+        let backing = self.base_in(&all);
+        let mut options = self.create_options();
+        options.format = Format::Qcow2;
+        let mut view = backing.map(|b| case.view(b)).unwrap_or_default();
+        if self.empty || backing.is_none() {
+            // Any size, longer or shorter than the backing file.
+            let size = 512 * (1 + self.layer * 7);
+            options.size = Some(size);
+            view.resize(to_usize(size), 0);
+        }
+        let mut op = Op::new(Operation::Create {
+            name: NEW.to_owned(),
+            options,
+            backing: backing.map(id),
+        });
+        op.made = Some((view, backing));
+        Some(op)
+    }
+
+    fn convert(&self, case: &Case) -> Option<Op> {
+        let all: Vec<usize> = (0..case.nodes.len()).collect();
+        let top = choose(self.layer, &all)?;
+        let mut op = Op::new(Operation::Convert {
+            top: id(top),
+            name: NEW.to_owned(),
+            options: self.create_options(),
+        });
+        let view = case.view(top);
+        let raw = matches!(&op.operation, Operation::Convert { options, .. } if options.format == Format::Raw);
+        op.made = Some((if raw { sectors(view) } else { view }, None));
+        Some(op)
+    }
+
+    fn base_in(&self, list: &[usize]) -> Option<usize> {
+        if self.options.is_multiple_of(4) {
+            None
+        } else {
+            choose(self.base, list)
+        }
+    }
+
+    fn create_options(&self) -> CreateOptions {
+        let n = self.options;
+        let v3 = !n.is_multiple_of(4);
+        let bits = [9, 12, 14, 16][to_usize(n / 4 % 4)];
+        CreateOptions {
+            format: if (n / 16).is_multiple_of(4) {
+                Format::Raw
+            } else {
+                Format::Qcow2
+            },
+            size: None,
+            cluster_size: 1 << bits,
+            v3,
+            refcount_bits: if v3 { 1 << (n / 64 % 7) } else { 16 },
+            extended_l2: v3 && bits >= 14 && (n / 512).is_multiple_of(2),
+            lazy_refcounts: v3 && (n / 1024).is_multiple_of(2),
+            codec: if v3 && (n / 2048).is_multiple_of(2) {
+                Codec::Zstd
+            } else {
+                Codec::Zlib
+            },
+            ..CreateOptions::default()
+        }
+    }
+}
+
+impl Op {
+    /// What committing `top` into `base` comes to.
+    fn commit(&mut self, case: &Case, top: usize, base: usize) {
+        let breaks = |n: &usize| *n != base && case.reaches(*n, base) && !case.reaches(*n, top);
+        self.listed = (0..case.nodes.len()).filter(breaks).collect();
+        // Top's view, and behind its end what base has there itself.
+        let (upper, mut view) = (case.view(top), case.view(base));
+        view.resize(view.len().max(upper.len()), 0);
+        view[..upper.len()].copy_from_slice(&upper);
+        if case.nodes[base].format == Format::Raw {
+            view = sectors(view);
+        }
+        self.target = Some((base, view));
+    }
+
+    /// The number of the new image in the engine's tree.
+    pub fn new_id(case: &Case) -> NodeId {
+        id(case.nodes.len())
+    }
+}
+
+/// The view of a raw file: whole sectors.
+fn sectors(mut view: Vec<u8>) -> Vec<u8> {
+    let len = backchain_format::raw::virtual_size(to_u64(view.len()));
+    view.resize(to_usize(len), 0);
+    view
+}
+
+fn choose(number: u64, list: &[usize]) -> Option<usize> {
+    let index = number.checked_rem(to_u64(list.len()))?;
+    list.get(to_usize(index)).copied()
+}
+
+fn overlays(case: &Case) -> Vec<usize> {
+    (0..case.nodes.len())
+        .filter(|n| case.nodes[*n].parent.is_some())
+        .collect()
+}
+
+fn qcow2(case: &Case) -> Vec<usize> {
+    (0..case.nodes.len())
+        .filter(|n| case.nodes[*n].format == Format::Qcow2)
+        .collect()
+}
+
+fn children(case: &Case, of: usize) -> Vec<usize> {
+    (0..case.nodes.len())
+        .filter(|n| case.nodes[*n].parent == Some(of))
+        .collect()
+}
+
+/// Images that `overlay` can be put on without a loop.
+fn others(case: &Case, overlay: usize) -> Vec<usize> {
+    (0..case.nodes.len())
+        .filter(|n| !case.reaches(*n, overlay))
+        .collect()
+}

@@ -1,0 +1,214 @@
+//! The one law: what the guest saw before is what it sees afterwards, byte for byte, through
+//! every image that stays valid; every other image was named beforehand.
+//!
+//! Random trees made by the testkit's own builder, random operations planned by the engine and
+//! carried out on a disk in memory that checks the invariants of plans, and judged by the
+//! builder's model, by the testkit's consistency check, and for a sample by qemu-img.
+
+use backchain::ErrorKind;
+use backchain::plan::{Operation, Preview, RemoveMethod};
+use backchain_format::Format;
+use backchain_testkit::build::TreeSpec;
+use backchain_testkit::build::strategy::{Limits, tree};
+use backchain_testkit::case::Case;
+use backchain_testkit::judge::{carry_out, judge, made_format};
+use backchain_testkit::model::first_difference;
+use backchain_testkit::ops::{Kind, NEW, Op, Pick, pick};
+use backchain_testkit::{cases, qemu};
+use proptest::prelude::*;
+
+fn law(spec: &TreeSpec, pick: &Pick) -> Result<(), TestCaseError> {
+    let case = Case::build(spec);
+    let Some(op) = pick.fit(&case) else {
+        return Ok(());
+    };
+    let result = carry_out(&case.open(), &case.files, &op.operation, op.window)
+        .and_then(|done| judge(&case, &op, &done));
+    result.map_err(|why| TestCaseError::fail(format!("{:?}: {why}", op.operation)))
+}
+
+proptest! {
+    #![proptest_config(cases(150))]
+
+    /// Commit, any top into any base below it, with and without relinking, emptying the top or
+    /// not: top, what is above it and base are as promised.
+    #[test]
+    fn commit_keeps_the_law(spec in tree(Limits::SMALL), pick in pick(Kind::Commit)) {
+        law(&spec, &pick)?;
+    }
+
+    /// Pull into any overlay, down to any base or none: nothing reads differently.
+    #[test]
+    fn pull_keeps_the_law(spec in tree(Limits::SMALL), pick in pick(Kind::Pull)) {
+        law(&spec, &pick)?;
+    }
+
+    /// Safe rebase of any image onto any other of the tree, or none: nothing reads differently.
+    #[test]
+    fn rebase_keeps_the_law(spec in tree(Limits::SMALL), pick in pick(Kind::Rebase)) {
+        law(&spec, &pick)?;
+    }
+
+    /// Both methods of removing a middle layer.
+    #[test]
+    fn remove_keeps_the_law(spec in tree(Limits::SMALL), pick in pick(Kind::Remove)) {
+        law(&spec, &pick)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(60))]
+
+    /// An unsafe rebase changes the link and nothing else.
+    #[test]
+    fn relink_changes_only_the_link(spec in tree(Limits::SMALL), pick in pick(Kind::Relink)) {
+        law(&spec, &pick)?;
+    }
+
+    /// A new overlay reads as its backing file.
+    #[test]
+    fn create_keeps_the_law(spec in tree(Limits::SMALL), pick in pick(Kind::Create)) {
+        law(&spec, &pick)?;
+    }
+
+    /// A flattened image reads as the chain it was made from.
+    #[test]
+    fn convert_keeps_the_law(spec in tree(Limits::SMALL), pick in pick(Kind::Convert)) {
+        law(&spec, &pick)?;
+    }
+}
+
+fn any_pick() -> impl Strategy<Value = Pick> {
+    prop_oneof![
+        4 => pick(Kind::Commit),
+        2 => pick(Kind::Pull),
+        2 => pick(Kind::Rebase),
+        2 => pick(Kind::Remove),
+        1 => pick(Kind::Create),
+        1 => pick(Kind::Convert),
+    ]
+}
+
+proptest! {
+    #![proptest_config(cases(40))]
+
+    /// The largest clusters, and L1 tables of several clusters.
+    #[test]
+    fn large_images_keep_the_law(spec in tree(Limits::ALL), pick in any_pick()) {
+        law(&spec, &pick)?;
+    }
+
+    /// qemu-img finds nothing wrong with the files afterwards and reads them as we do.
+    #[test]
+    fn qemu_agrees(
+        spec in tree(Limits { odd_sizes: false, ..Limits::SMALL }),
+        pick in any_pick(),
+    ) {
+        if !qemu::installed() {
+            return Ok(());
+        }
+        let case = Case::build(&spec);
+        let Some(op) = pick.fit(&case) else { return Ok(()) };
+        let done = carry_out(&case.open(), &case.files, &op.operation, op.window);
+        let done = done.map_err(TestCaseError::fail)?;
+        ask_qemu(&case, &op, &done.run.after).map_err(|why| {
+            TestCaseError::fail(format!("{:?}: {why}", op.operation))
+        })?;
+    }
+
+    /// Without the override, a change that breaks others is refused, and only that.
+    #[test]
+    fn dependents_are_protected(spec in tree(Limits::SMALL), pick in any_pick()) {
+        let case = Case::build(&spec);
+        let Some(mut op) = pick.fit(&case) else { return Ok(()) };
+        let tree = case.open();
+        let broken = match tree.plan(&op.operation) {
+            Ok(plan) => !plan.info.broken_dependents.is_empty(),
+            Err(error) => return Err(TestCaseError::fail(error.to_string())),
+        };
+        match &mut op.operation {
+            Operation::Commit { allow_broken, .. } | Operation::Remove { allow_broken, .. } => {
+                *allow_broken = false;
+            }
+            _ => {}
+        }
+        match tree.plan(&op.operation) {
+            Ok(_) => prop_assert!(!broken, "not refused: {:?}", op.operation),
+            Err(error) => {
+                prop_assert_eq!(error.kind(), ErrorKind::Dependents);
+                prop_assert!(broken, "refused: {}", error);
+            }
+        }
+    }
+
+    /// Without a method, removing a layer takes one of the two, and not the dearer one.
+    #[test]
+    fn remove_chooses_the_cheaper_method(spec in tree(Limits::SMALL), pick in pick(Kind::Remove)) {
+        let case = Case::build(&spec);
+        let Some(op) = pick.fit(&case) else { return Ok(()) };
+        let tree = case.open();
+        let written = |wanted| -> Result<_, TestCaseError> {
+            let Operation::Remove { layer, active, .. } = op.operation else {
+                return Err(TestCaseError::fail("not a remove"));
+            };
+            let operation = Operation::Remove { layer, active, method: wanted, allow_broken: true };
+            let plan = tree.plan(&operation).map_err(|e| TestCaseError::fail(e.to_string()))?;
+            let preview = Preview::of(plan).map_err(|e| TestCaseError::fail(e.to_string()))?;
+            Ok(preview.written())
+        };
+        let (own, commit, rebase) = (
+            written(None)?,
+            written(Some(RemoveMethod::Commit))?,
+            written(Some(RemoveMethod::Rebase))?,
+        );
+        prop_assert!(own == commit || own == rebase, "{own} of {commit} and {rebase}");
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(20))]
+
+    /// A top that is not right above base cannot be emptied: what is between would show.
+    #[test]
+    fn only_the_layer_above_base_is_emptied(spec in tree(Limits::TINY), pick in pick(Kind::Commit)) {
+        let case = Case::build(&spec);
+        let Some(mut op) = pick.fit(&case) else { return Ok(()) };
+        let Operation::Commit { top, base, relink, empty_top, .. } = &mut op.operation else {
+            return Err(TestCaseError::fail("not a commit"));
+        };
+        relink.clear();
+        *empty_top = true;
+        let tree = case.open();
+        let right_above = tree.backing(*top) == Some(*base);
+        prop_assert_eq!(tree.plan(&op.operation).is_ok(), right_above);
+    }
+}
+
+/// qemu-img's check of every valid image, and its view of it.
+fn ask_qemu(case: &Case, op: &Op, after: &backchain_testkit::case::Files) -> Result<(), String> {
+    let dir = qemu::directory(after);
+    for (number, node) in case.nodes.iter().enumerate() {
+        if node.format == Format::Qcow2 {
+            qemu::check(dir.path(), &node.name, false)?;
+        }
+        if op.listed.contains(&number) {
+            continue;
+        }
+        let target = op.target.as_ref().filter(|(n, _)| *n == number);
+        let expected = target.map_or_else(|| case.view(number), |(_, view)| view.clone());
+        let seen = qemu::view(dir.path(), &node.name, node.format.name())?;
+        if let Some(difference) = first_difference(&seen, &expected) {
+            return Err(format!("{}: {difference}", node.name));
+        }
+    }
+    if let (Some(format), Some((view, _))) = (made_format(op), &op.made) {
+        if format == Format::Qcow2 {
+            qemu::check(dir.path(), NEW, true)?;
+        }
+        let seen = qemu::view(dir.path(), NEW, format.name())?;
+        if let Some(difference) = first_difference(&seen, view) {
+            return Err(format!("{NEW}: {difference}"));
+        }
+    }
+    Ok(())
+}
