@@ -2,7 +2,7 @@
 
 use crate::cmd;
 use crate::failure::code;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
 
@@ -74,29 +74,65 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         crate::output::complain("Not enough arguments\nTry 'backchain --help' for more info");
         return ExitCode::from(code::FAILED);
     }
-    let text = error.render().to_string();
-    let message = text.lines().next().unwrap_or_default();
-    let message = message.strip_prefix("error: ").unwrap_or(message);
     let given = std::env::args().nth(1).unwrap_or_default();
     let known = Cli::command();
-    let hint = match known.find_subcommand(&given) {
-        Some(command) => format!("backchain {}", command.get_name()),
-        None => "backchain".to_owned(),
+    let command = known
+        .find_subcommand(&given)
+        .map_or("", clap::Command::get_name);
+    let program = format!("backchain {command}");
+    let message = in_words(error, command);
+    crate::output::complain(&format!(
+        "{message}\nTry '{} --help' for more info",
+        program.trim_end()
+    ));
+    ExitCode::from(code::FAILED)
+}
+
+/// What is wrong with the arguments, in qemu-img's words where it has any.
+fn in_words(error: &clap::Error, command: &str) -> String {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        _ => String::new(),
     };
+    let argument = context(ContextKind::InvalidArg);
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => {
+            return format!(
+                "Command not found: {}",
+                context(ContextKind::InvalidSubcommand)
+            );
+        }
+        ErrorKind::UnknownArgument if argument.starts_with('-') => {
+            return format!("unrecognized option '{argument}'");
+        }
+        ErrorKind::MissingRequiredArgument | ErrorKind::UnknownArgument => match command {
+            "info" | "map" | "check" | "commit" | "rebase" => {
+                return "Expecting one image file name".to_owned();
+            }
+            "compare" => return "Expecting two image file names".to_owned(),
+            "create" if error.kind() == ErrorKind::UnknownArgument => {
+                return format!("Unexpected argument: {argument}");
+            }
+            "create" => return "Expecting image file name".to_owned(),
+            _ => {}
+        },
+        ErrorKind::InvalidValue if argument.starts_with("--output") => {
+            let value = context(ContextKind::InvalidValue);
+            return format!("--output expects 'human' or 'json' not '{value}'");
+        }
+        _ => {}
+    }
+    let text = error.render().to_string();
+    let mut lines = text.lines();
+    let message = lines.next().unwrap_or_default();
+    let message = message.strip_prefix("error: ").unwrap_or(message);
     // The required arguments are listed on lines of their own.
     let missing: Vec<_> = if error.kind() == ErrorKind::MissingRequiredArgument {
-        text.lines()
-            .skip(1)
-            .map(str::trim)
-            .take_while(|l| !l.is_empty())
-            .collect()
+        lines.map(str::trim).take_while(|l| !l.is_empty()).collect()
     } else {
         Vec::new()
     };
-    let message = format!("{message} {}", missing.join(" "));
-    crate::output::complain(&format!(
-        "{}\nTry '{hint} --help' for more info",
-        message.trim_end()
-    ));
-    ExitCode::from(code::FAILED)
+    format!("{message} {}", missing.join(" "))
+        .trim_end()
+        .to_owned()
 }

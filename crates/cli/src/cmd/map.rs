@@ -18,11 +18,11 @@ pub(crate) struct Options {
     #[arg(long, value_enum, default_value = "human")]
     output: Output,
     /// First byte of the disk to show
-    #[arg(short, long, value_name = "OFFSET", value_parser = size::argument)]
-    start_offset: Option<u64>,
+    #[arg(short, long, value_name = "OFFSET")]
+    start_offset: Option<String>,
     /// Bytes to show
-    #[arg(short = 'l', long, value_name = "LENGTH", value_parser = size::argument)]
-    max_length: Option<u64>,
+    #[arg(short = 'l', long, value_name = "LENGTH")]
+    max_length: Option<String>,
     #[command(flatten)]
     sharing: Sharing,
     /// The image
@@ -30,12 +30,20 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Outcome {
+    let number = |what, text: Option<&str>| {
+        let parsed = text.map(size::parse).transpose();
+        parsed.map_err(|_| {
+            let text = text.unwrap_or_default();
+            Failure::new(format_args!("Invalid {what} specified: '{text}'."))
+        })
+    };
+    let start = number("start offset", options.start_offset.as_deref())?.unwrap_or(0);
+    let length = number("max length", options.max_length.as_deref())?.unwrap_or(u64::MAX);
     let mut tree = Tree::new();
     let gate = options.sharing.gate();
     let name = &options.filename;
     let chain = open::chain(&mut tree, &gate, name, options.format.as_deref())?;
-    let start = options.start_offset.unwrap_or(0);
-    let map = Map::new(&chain, start, options.max_length.unwrap_or(u64::MAX))?;
+    let map = Map::new(&chain, start, length)?;
     match options.output {
         Output::Human => human(&chain, map),
         Output::Json => json(map),

@@ -44,14 +44,6 @@ pub(crate) enum SizeError {
     TooLarge,
 }
 
-/// [`parse`] as a parser of arguments.
-pub(crate) fn argument(text: &str) -> Result<u64, String> {
-    parse(text).map_err(|error| match error {
-        SizeError::Invalid => "not a number with an optional suffix k, M, G, T, P or E".to_owned(),
-        SizeError::TooLarge => format!("must not exceed {}", u64::MAX >> 1),
-    })
-}
-
 /// A number of bytes with an optional suffix b, k, M, G, T, P or E (powers of 1024, either
 /// case); decimal fractions and hexadecimal numbers work as in qemu-img.
 pub(crate) fn parse(text: &str) -> Result<u64, SizeError> {
