@@ -41,6 +41,7 @@ pub(crate) enum Command {
     Map(cmd::map::Options),
     Chain(cmd::chain::Options),
     Check(cmd::check::Options),
+    Compare(cmd::compare::Options),
     Create(cmd::create::Options),
     Commit(cmd::commit::Options),
     Blockcommit(cmd::blockcommit::Options),
@@ -81,10 +82,19 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         .map_or("", clap::Command::get_name);
     let program = format!("backchain {command}");
     let message = in_words(error, command);
-    crate::output::complain(&format!(
-        "{message}\nTry '{} --help' for more info",
+    // qemu-img names the command when it is an option that is wrong.
+    let who = if error.kind() == ErrorKind::UnknownArgument && message.starts_with("unrec") {
         program.trim_end()
-    ));
+    } else {
+        "backchain"
+    };
+    crate::output::complain_as(
+        who,
+        &format!(
+            "{message}\nTry '{} --help' for more info",
+            program.trim_end()
+        ),
+    );
     ExitCode::from(code::FAILED)
 }
 

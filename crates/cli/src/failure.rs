@@ -59,6 +59,18 @@ impl Failure {
         }
     }
 
+    /// The new file `name` could not be made.
+    pub(crate) fn making(error: &Error, name: &str) -> Self {
+        let cause = std::error::Error::source(error);
+        let cause = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
+        match cause {
+            Some(cause) if error.file() == Some(name) && error.message().contains("created") => {
+                Self::new(format_args!("Could not create '{name}': {}", plain(cause)))
+            }
+            _ => Self::change(error),
+        }
+    }
+
     /// A mistake in the arguments of `command`.
     pub(crate) fn usage(command: &str, message: impl Display) -> Self {
         Self::new(format_args!(
@@ -125,5 +137,14 @@ impl From<io::Error> for Failure {
             };
         }
         Self::new(format_args!("Could not write the output: {error}"))
+    }
+}
+
+/// The text of an error of the operating system, without its number.
+pub(crate) fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error ") {
+        Some(at) => text.get(..at).unwrap_or_default().to_owned(),
+        None => text,
     }
 }

@@ -110,5 +110,10 @@ pub(crate) fn reason(error: &Error, name: &str) -> String {
     if error.kind() == ErrorKind::NotFound {
         return format!("Could not open '{name}': No such file or directory");
     }
+    // The operating system's reason, in qemu-img's frame.
+    if let Some((_, why)) = error.message().split_once(" could not be opened: ") {
+        let why = why.split(" (os error ").next().unwrap_or(why);
+        return format!("Could not open '{name}': {why}");
+    }
     error.message().to_owned()
 }

@@ -80,13 +80,14 @@ impl Run<'_> {
             info.warnings.iter().for_each(output::warn);
         }
         let cancel = interrupt::watch()?;
-        let progress = Progress::start(plan.meter(), self.title, self.progress);
+        let meter = plan.meter();
+        let progress = Progress::start(self.title, self.progress);
         let options = Options {
             durability: self.durability,
             overwrite: true,
             force_share: self.force_share,
             cancel: Some(cancel),
-            progress: Some(&|_| progress.update()),
+            progress: Some(&|_| progress.set(meter.done(), meter.total())),
             ..Options::default()
         };
         gate.release();

@@ -200,7 +200,8 @@ impl Iterator for Comparison {
 /// What strict comparing tells apart.
 fn status(place: Place) -> u8 {
     match place {
-        Place::Data { .. } | Place::Compressed { .. } => 0,
+        Place::Data { .. } => 0,
+        Place::Compressed { .. } => 3,
         Place::Zero { .. } => 1,
         Place::BeyondEnd | Place::Unallocated => 2,
     }

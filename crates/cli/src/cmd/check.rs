@@ -50,10 +50,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let human = options.output == Output::Human;
     let mut out = output::stdout();
     let report = check::check(node.source.as_ref(), image, MAX_FINDINGS, &mut |finding| {
-        // Findings go where qemu-img has them: to standard error.
-        if !options.quiet {
-            let _ = writeln!(std::io::stderr(), "{finding}");
-        }
+        // Findings go where qemu-img has them: to standard error, even with -q.
+        let _ = writeln!(std::io::stderr(), "{finding}");
     });
     if !human {
         json::write(&mut out, &json_report(&report, name))?;
@@ -95,14 +93,14 @@ fn json_report(report: &CheckReport, name: &str) -> Value {
     if let Some(n) = optional(report.corruptions) {
         set("corruptions", n);
     }
+    if let Some(n) = optional(report.leaks) {
+        set("leaks", n);
+    }
     if let Some(n) = optional(report.allocated_clusters) {
         set("allocated-clusters", n);
     }
     set("filename", json!(name));
     set("format", json!("qcow2"));
-    if let Some(n) = optional(report.leaks) {
-        set("leaks", n);
-    }
     if let Some(n) = optional(report.fragmented_clusters) {
         set("fragmented-clusters", n);
     }

@@ -5,7 +5,7 @@ use crate::new_image::{self, NewImage};
 use crate::open::{self, Sharing};
 use crate::output::progress::When;
 use crate::work::{self, DryRun, Run, Talk};
-use backchain::{Operation, Tree};
+use backchain::{ErrorKind, Operation, Tree};
 use backchain_native::Durability;
 use clap::Args;
 
@@ -103,11 +103,13 @@ pub(crate) fn run(options: &Options) -> Outcome {
 
 /// Errors about the target get qemu-img's words; reading a damaged source is a plain failure.
 fn convert_failed(error: &backchain::Error, target: &str, format: &str) -> Failure {
-    let failure = Failure::change(error);
-    if error.file() == Some(target) {
-        return Failure::new(format_args!(
-            "{target}: error while converting {format}: {error}"
-        ));
+    let failure = Failure::making(error, target);
+    if error.file() == Some(target) || error.kind() == ErrorKind::Invalid {
+        let message = format!(
+            "{target}: error while converting {format}: {}",
+            failure.message()
+        );
+        return Failure::new(message);
     }
     // Nothing that exists is changed, so nothing is refused.
     if failure.code() == code::REFUSED {

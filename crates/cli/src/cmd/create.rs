@@ -105,7 +105,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         force_share: options.sharing.force_share,
     };
     run.go_or(&tree, &gate, &operation, &|error| {
-        Failure::change(error).about(name)
+        Failure::making(error, name).about(name)
     })?;
     Ok(code::OK)
 }
@@ -138,6 +138,11 @@ fn backing(
 ) -> Result<Option<NodeId>, Failure> {
     let fail = |message: String| Failure::new(format_args!("{name}: {message}"));
     let Some(backing) = &new.backing_file else {
+        if new.backing_fmt.is_some() && new.options.format == Format::Raw {
+            return Err(fail(
+                "Backing file format not supported for file format 'raw'".to_owned(),
+            ));
+        }
         if new.backing_fmt.is_some() {
             return Err(fail(
                 "Backing format cannot be used without backing file".to_owned(),

@@ -5,6 +5,7 @@ pub(crate) mod blockpull;
 pub(crate) mod chain;
 pub(crate) mod check;
 pub(crate) mod commit;
+pub(crate) mod compare;
 pub(crate) mod convert;
 pub(crate) mod create;
 pub(crate) mod generate;
@@ -26,6 +27,7 @@ pub(crate) fn run(command: Command) -> Outcome {
         Command::Info(options) => info::run(&options),
         Command::Map(options) => map::run(&options),
         Command::Check(options) => check::run(&options),
+        Command::Compare(options) => compare::run(&options),
         Command::Create(options) => create::run(&options),
         Command::Commit(options) => commit::run(&options),
         Command::Rebase(options) => rebase::run(&options),

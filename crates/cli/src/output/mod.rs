@@ -15,7 +15,12 @@ pub(crate) fn stdout() -> BufWriter<Stdout> {
 
 /// One message on standard error. A closed standard error is nobody's problem.
 pub(crate) fn complain(message: &str) {
-    let _ = writeln!(io::stderr(), "backchain: {message}");
+    complain_as("backchain", message);
+}
+
+/// The same in the name of `who`.
+pub(crate) fn complain_as(who: &str, message: &str) {
+    let _ = writeln!(io::stderr(), "{who}: {message}");
 }
 
 /// A warning on standard error.

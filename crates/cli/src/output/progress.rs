@@ -1,22 +1,17 @@
 //! Progress: a bar on a terminal, qemu-img's percentage elsewhere.
 
-use backchain::plan::Meter;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Shows how far a plan is until it is dropped or finished.
-pub(crate) struct Progress {
-    meter: Arc<Meter>,
-    shown: Shown,
-}
-
-enum Shown {
+/// Shows how far something is until it is dropped or finished.
+pub(crate) enum Progress {
+    /// Shows nothing.
     Nothing,
+    /// A bar.
     Bar(ProgressBar),
     /// The last percentage shown, in hundredths.
-    Percent(Cell<u64>),
+    Percent(AtomicU64),
 }
 
 /// When progress is shown.
@@ -51,13 +46,12 @@ impl When {
 }
 
 impl Progress {
-    /// Starts showing the progress of the plan that `meter` belongs to, under `title`.
-    pub(crate) fn start(meter: Arc<Meter>, title: &str, when: When) -> Self {
+    /// Starts at 0 % under `title`.
+    pub(crate) fn start(title: &str, when: When) -> Self {
         let terminal = io::stdout().is_terminal() && io::stderr().is_terminal();
-        let shown = match when {
-            When::Never => Shown::Nothing,
+        match when {
             When::Terminal | When::Always if terminal => {
-                let bar = ProgressBar::new(meter.total());
+                let bar = ProgressBar::new(0);
                 let style = ProgressStyle::with_template(
                     "{msg} [{bar:30}] {percent:>3} %  {bytes}/{total_bytes}  {eta}",
                 );
@@ -65,30 +59,29 @@ impl Progress {
                     bar.set_style(style.progress_chars("=> "));
                 }
                 bar.set_message(title.to_owned());
-                Shown::Bar(bar)
+                Self::Bar(bar)
             }
-            When::Terminal => Shown::Nothing,
-            When::Always => Shown::Percent(Cell::new(u64::MAX)),
-        };
-        let progress = Self { meter, shown };
-        progress.update();
-        progress
+            When::Never | When::Terminal => Self::Nothing,
+            When::Always => {
+                percent(0);
+                Self::Percent(AtomicU64::new(0))
+            }
+        }
     }
 
-    /// Shows the current state.
-    pub(crate) fn update(&self) {
-        let (done, total) = (self.meter.done(), self.meter.total());
-        match &self.shown {
-            Shown::Nothing => {}
-            Shown::Bar(bar) => {
+    /// Shows that `done` of `total` bytes are done.
+    pub(crate) fn set(&self, done: u64, total: u64) {
+        match self {
+            Self::Nothing => {}
+            Self::Bar(bar) => {
                 bar.set_length(total);
                 bar.set_position(done.min(total));
             }
-            Shown::Percent(last) => {
+            Self::Percent(last) => {
                 let wide = u128::from(done.min(total)) * 10_000;
                 let hundredths = wide.checked_div(u128::from(total)).unwrap_or(0);
                 let hundredths = u64::try_from(hundredths).unwrap_or(10_000);
-                if last.replace(hundredths) != hundredths {
+                if last.fetch_max(hundredths, Ordering::Relaxed) < hundredths {
                     percent(hundredths);
                 }
             }
@@ -96,24 +89,19 @@ impl Progress {
     }
 
     /// Everything is done.
-    pub(crate) fn finish(self) {
-        match &self.shown {
-            Shown::Nothing => {}
-            Shown::Bar(bar) => {
-                bar.set_position(self.meter.total());
-                bar.finish_and_clear();
-            }
-            Shown::Percent(_) => percent(10_000),
+    pub(crate) fn finish(&self) {
+        if let Self::Percent(_) = self {
+            percent(10_000);
         }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        match &self.shown {
-            Shown::Nothing => {}
-            Shown::Bar(bar) => bar.finish_and_clear(),
-            Shown::Percent(_) => {
+        match self {
+            Self::Nothing => {}
+            Self::Bar(bar) => bar.finish_and_clear(),
+            Self::Percent(_) => {
                 let _ = writeln!(io::stdout());
             }
         }

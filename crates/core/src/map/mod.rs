@@ -1,11 +1,14 @@
 //! The map of a chain: guest ranges with what `qemu-img map` says about each.
 
+mod kept;
+
 use crate::chain::{Chain, ChainExtent, ChainExtents, Node};
 use crate::error::Result;
 use crate::extent::Place;
 use crate::source::read_padded;
 use backchain_format::bytes::{be64, to_u64, to_usize};
 use backchain_format::qcow2::{RefcountBlock, RefcountTableEntry};
+use kept::Kept;
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -69,6 +72,8 @@ struct Layer {
     node: Arc<Node>,
     /// Known once an extent of data was met: the file has holes where the image has data.
     preallocated: Option<bool>,
+    /// For images with subclusters.
+    kept: Option<Kept>,
 }
 
 impl Map {
@@ -80,6 +85,7 @@ impl Map {
         let layers = chain.layers().iter().map(|node| Layer {
             node: Arc::clone(node),
             preallocated: None,
+            kept: Kept::new(node),
         });
         Ok(Self {
             layers: layers.collect(),
@@ -104,14 +110,20 @@ impl Map {
         }
         let extent = extent.slice(extent.start, self.end - extent.start);
         let mut entry = self.entry(&extent);
-        if let Place::Data { host } = extent.place
-            && self.is_preallocated(entry.depth)?
-        {
-            let (len, zero) = self.holes(entry.depth, host.0, extent.len)?;
-            (entry.length, entry.zero) = (len, zero);
-            if len < extent.len {
-                self.rest = Some(extent.slice(extent.start + len, extent.len - len));
+        match extent.place {
+            Place::Data { host } if self.is_preallocated(entry.depth)? => {
+                (entry.length, entry.zero) = self.holes(entry.depth, host.0, extent.len)?;
             }
+            Place::Unallocated | Place::BeyondEnd => {
+                let layer = self.layers.get_mut(entry.depth);
+                if let Some(kept) = layer.and_then(|layer| layer.kept.as_mut()) {
+                    (entry.length, entry.offset) = kept.piece(extent.start, extent.len)?;
+                }
+            }
+            _ => {}
+        }
+        if entry.length < extent.len {
+            self.rest = Some(extent.slice(entry.end(), extent.end() - entry.end()));
         }
         Ok(Some(entry))
     }
