@@ -165,10 +165,8 @@ impl Workplace {
         let dir = Self(cmd::root().join("target/bench/work"));
         let changes: Vec<&str> = operation.changes.iter().map(String::as_str).collect();
         fixture.copy(&dir.0, &changes)?;
-        if !changes.is_empty() {
-            // Or the first program to make its writes durable would pay for ours.
-            cmd::run(cmd::command("sync").arg("-f").arg(&dir.0))?;
-        }
+        // Or the next program to write would pay for what was written before it.
+        cmd::run(cmd::command("sync").arg("-f").arg(&dir.0))?;
         Ok(dir)
     }
 }
