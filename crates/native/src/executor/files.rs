@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use backchain::chain::Fingerprint;
 use backchain::format::bytes::to_u64;
@@ -23,9 +23,7 @@ pub(super) struct OpenFile {
     pub(super) file: NativeFile,
     /// Its file system lets files share blocks: copies within it may cost nothing.
     pub(super) shares_blocks: bool,
-    /// Held by the thread that writes. Linux lets one thread at a time write to a file anyway,
-    /// but those who wait for the kernel's lock burn their processor's time.
-    writing: Mutex<()>,
+    turns: Turns,
 }
 
 impl OpenFile {
@@ -33,15 +31,16 @@ impl OpenFile {
         Self {
             name: name.to_owned(),
             shares_blocks: shares_blocks(file.file()),
-            writing: Mutex::new(()),
+            turns: Turns::default(),
             file,
         }
     }
 
     /// Writes `bytes` at `offset`.
     pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.turns.take();
         let written = self.file.file().write_all_at(bytes, offset);
+        self.turns.give_back();
         written.map_err(|error| self.failed("writing", offset, to_u64(bytes.len()), error))
     }
 
@@ -57,6 +56,40 @@ impl OpenFile {
         Error::new(ErrorKind::Io, format!("{what} failed"))
             .caused_by(error)
             .about(&self.name)
+    }
+}
+
+/// Lets two threads at a time write to a file. Linux lets only one, and those who wait for it
+/// burn their processor's time: one is enough, to go on without delay.
+struct Turns {
+    free: Mutex<u32>,
+    given_back: Condvar,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self {
+            free: Mutex::new(2),
+            given_back: Condvar::new(),
+        }
+    }
+}
+
+impl Turns {
+    fn take(&self) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        while *free == 0 {
+            free = self
+                .given_back
+                .wait(free)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        *free -= 1;
+    }
+
+    fn give_back(&self) {
+        *self.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.given_back.notify_one();
     }
 }
 
