@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::files::{OpenFile, available};
 
 /// Bytes of a copy that are read and written at once.
-pub(super) const PIECE: u64 = 1 << 20;
+pub(super) const PIECE: u64 = 512 << 10;
 /// The unit in which zeros are looked for, in bytes.
 const BLOCK: u64 = 4096;
 /// The largest cluster of any format, and the most that one packed may take, in bytes.
