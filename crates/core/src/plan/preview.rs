@@ -23,6 +23,12 @@ pub struct Preview {
     pub metadata: u64,
     /// Points at which everything before must be durable.
     pub syncs: u64,
+    /// Bytes read from images to be moved: with what is written, the input of an estimate of
+    /// how long it takes.
+    pub read: u64,
+    /// Bytes needed on the way and given back at the end. Plans need none; an executor that
+    /// writes a file anew (the browser's) adds its own.
+    pub temporary: u64,
     /// Each file written.
     pub changes: Vec<FileChange>,
 }
@@ -84,10 +90,12 @@ impl Preview {
         let bytes = step.bytes();
         let end = match step {
             Step::Copy { dst, .. } => {
+                self.read += bytes;
                 self.copied += bytes;
                 dst.0 + bytes
             }
-            Step::Inflate { dst, .. } => {
+            Step::Inflate { dst, len, .. } => {
+                self.read += len;
                 self.inflated += bytes;
                 dst.0 + bytes
             }
