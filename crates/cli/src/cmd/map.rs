@@ -46,16 +46,16 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let map = Map::new(&chain, start, length)?;
     match options.output {
         Output::Human => human(&chain, map),
-        Output::Json => json(map),
+        Output::Json => json(map, start),
     }
 }
 
-fn json(map: Map) -> Outcome {
+fn json(map: Map, start: u64) -> Outcome {
     let mut out = output::stdout();
     write!(out, "[")?;
-    // QEMU shows an empty disk as one empty entry.
+    // QEMU shows nothing as one empty entry.
     let mut pending = Some(MapEntry {
-        start: 0,
+        start,
         length: 0,
         depth: 0,
         present: false,
