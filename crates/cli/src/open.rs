@@ -1,6 +1,6 @@
 //! Opening what the user names, and saying in qemu-img's words why it cannot be opened.
 
-use crate::failure::Failure;
+use crate::failure::{Failure, code};
 use backchain::chain::{FormatOrigin, Node};
 use backchain::{Chain, Error, ErrorKind, Format, Link, NodeId, Tree};
 use backchain_native::{FsGate, GateOptions};
@@ -61,6 +61,26 @@ pub(crate) fn chain(
     let id = id.map_err(|error| Failure::open(name, reason(&error, name)))?;
     tree.chain(id)
         .map_err(|error| broken_chain(tree, id, name, &error))
+}
+
+/// The same for a command that writes: a loop is a refusal then.
+pub(crate) fn chain_to_change(
+    tree: &mut Tree,
+    gate: &FsGate,
+    name: &str,
+    format: Option<&str>,
+) -> Result<Chain, Failure> {
+    chain(tree, gate, name, format).map_err(|failure| {
+        let looping = tree
+            .nodes()
+            .first()
+            .is_some_and(|n| tree.find_loop(n.id).is_some());
+        if looping {
+            failure.with_code(code::REFUSED)
+        } else {
+            failure
+        }
+    })
 }
 
 /// Why the chain of `id`, which the user calls `name`, cannot be read.

@@ -52,7 +52,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let mut tree = Tree::new();
     let gate = options.sharing.gate();
     let name = &options.active;
-    let chain = open::chain(&mut tree, &gate, name, options.format.as_deref())?;
+    let chain = open::chain_to_change(&mut tree, &gate, name, options.format.as_deref())?;
     let (top, base) = ends(options, &mut tree, &chain)?;
     work::look_beside(&mut tree);
     let operation = Operation::Commit {
@@ -129,19 +129,23 @@ fn report(
     info: &PlanInfo,
 ) -> Result<(), Failure> {
     let quiet = options.talk.quiet;
+    let merged: Vec<NodeId> = std::iter::once(top)
+        .chain(info.invalid.iter().copied())
+        .collect();
     if !quiet {
+        let names: Vec<_> = merged
+            .iter()
+            .map(|&id| format!("'{}'", tree.node(id).name))
+            .collect();
+        let base = &tree.node(base).name;
         let mut out = output::stdout();
         writeln!(
             out,
-            "Block commit: merged down to '{}' into '{}'.",
-            tree.node(top).name,
-            tree.node(base).name
+            "Block commit: merged {} into '{base}'.",
+            names.join(", ")
         )?;
         out.flush()?;
         super::say_links(tree, info)?;
     }
-    let merged: Vec<NodeId> = std::iter::once(top)
-        .chain(info.invalid.iter().copied())
-        .collect();
     super::finish(tree, info, &merged, options.delete, quiet)
 }

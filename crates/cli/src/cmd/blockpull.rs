@@ -39,7 +39,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let rate = super::commit::rate(options.rate.as_deref())?;
     let mut tree = Tree::new();
     let gate = options.sharing.gate();
-    let chain = open::chain(&mut tree, &gate, &options.file, options.format.as_deref())?;
+    let chain = open::chain_to_change(&mut tree, &gate, &options.file, options.format.as_deref())?;
     let overlay = chain.top().id;
     if chain.layers().len() < 2 {
         return Err(Failure::new("Image does not have a backing file"));

@@ -2,7 +2,7 @@
 
 use crate::args::Output;
 use crate::failure::{Failure, Outcome, code};
-use crate::open::{self, Sharing};
+use crate::open;
 use crate::output::{self, json, size};
 use crate::work;
 use backchain::{Format, Link, Node, NodeId, Tree};
@@ -34,7 +34,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     // Drawing needs headers only, so it does not matter who has the images open.
     let gate = FsGate::new(GateOptions {
         force_share: true,
-        trust_probed: options.trust_probed || Sharing::default().trust_probed,
+        trust_probed: options.trust_probed,
     });
     let mut tree = Tree::new();
     let mut named = Vec::new();
@@ -160,13 +160,22 @@ fn state(tree: &Tree, node: &Node) -> &'static str {
         "damaged"
     } else if tree.find_loop(node.id).is_some() {
         "loop"
-    } else if tree.wrong_label(node.id).is_some() {
+    } else if wrong_label(tree, node).is_some() {
         "wrong-label"
     } else if matches!(tree.link(node.id), Link::Broken(_)) {
         "missing-backing"
     } else {
         "ok"
     }
+}
+
+/// An overlay whose header has another format for `node` than what it holds, and that format.
+fn wrong_label(tree: &Tree, node: &Node) -> Option<(String, Format)> {
+    tree.children(node.id).into_iter().find_map(|child| {
+        let overlay = tree.node(child);
+        let label = overlay.backing()?.format.as_deref()?.parse().ok()?;
+        (label != node.probed).then(|| (overlay.file_name().to_owned(), label))
+    })
 }
 
 fn problems(tree: &Tree, node: &Node) -> Vec<String> {
@@ -181,8 +190,11 @@ fn problems(tree: &Tree, node: &Node) -> Vec<String> {
             names.join(" -> ")
         ));
     }
-    if let Some((label, content)) = tree.wrong_label(node.id) {
-        list.push(format!("recorded as {label}, but it holds {content}"));
+    if let Some((overlay, label)) = wrong_label(tree, node) {
+        let content = node.probed;
+        list.push(format!(
+            "{overlay} says it is {label}, but it holds {content}"
+        ));
     }
     if let Link::Broken(error) = tree.link(node.id) {
         list.push(error.message().to_owned());

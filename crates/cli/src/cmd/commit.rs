@@ -50,7 +50,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let mut tree = Tree::new();
     let gate = options.sharing.gate();
     let name = &options.filename;
-    let chain = open::chain(&mut tree, &gate, name, options.format.as_deref())?;
+    let chain = open::chain_to_change(&mut tree, &gate, name, options.format.as_deref())?;
     let top = chain.top().id;
     let base = match &options.base {
         None => chain.layers().get(1).map(|node| node.id),

@@ -99,7 +99,7 @@ fn safe(
     label: Option<Format>,
 ) -> Result<Operation, Failure> {
     let name = &options.filename;
-    let chain = open::chain(tree, gate, name, options.format.as_deref())?;
+    let chain = open::chain_to_change(tree, gate, name, options.format.as_deref())?;
     let overlay = chain.top();
     let mut base = None;
     if let Some(backing) = wanted(options) {

@@ -55,7 +55,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let rate = super::commit::rate(options.rate.as_deref())?;
     let mut tree = Tree::new();
     let gate = options.sharing.gate();
-    let chain = open::chain(&mut tree, &gate, &options.active, None)?;
+    let chain = open::chain_to_change(&mut tree, &gate, &options.active, None)?;
     let id = layer(&mut tree, &chain, &options.file)?;
     work::look_beside(&mut tree);
     let operation = Operation::Remove {
