@@ -4,7 +4,7 @@
 //! trusts rather than wrong ones (spec: "Bitmap directory", flag 0).
 
 use super::{MetadataKind, Refcounts, Step, StepQueue};
-use crate::chain::Node;
+use crate::chain::{Node, NodeId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::read_padded;
 use backchain_format::HostOffset;
@@ -34,6 +34,22 @@ struct Bitmap {
     at: HostOffset,
     table: Vec<u64>,
     chunks: BTreeMap<u64, Chunk>,
+}
+
+impl Bitmap {
+    /// Writes the first 16 bytes of the directory entry: table, its entries, flags.
+    fn directory_entry(&self, to: NodeId, more_flags: u32) -> Step {
+        let mut bytes = self.entry.table.0.to_be_bytes().to_vec();
+        let entries = u32::try_from(self.table.len()).unwrap_or(u32::MAX);
+        bytes.extend(entries.to_be_bytes());
+        bytes.extend((self.entry.flags | more_flags).to_be_bytes());
+        Step::Write {
+            to,
+            dst: self.at,
+            kind: MetadataKind::Bitmap,
+            bytes,
+        }
+    }
 }
 
 /// The part of a bitmap that one cluster holds.
@@ -138,24 +154,10 @@ impl Bitmaps {
     /// Marks all of them as in use, durably.
     pub(crate) fn begin(&self, out: &mut StepQueue) {
         for bitmap in &self.list {
-            out.push(self.directory_entry(bitmap, BitmapDirectoryEntry::IN_USE));
+            out.push(bitmap.directory_entry(self.node.id, BitmapDirectoryEntry::IN_USE));
         }
         if !self.list.is_empty() {
             out.push(Step::Sync { node: self.node.id });
-        }
-    }
-
-    /// The first 16 bytes of a directory entry: table, its entries, flags.
-    fn directory_entry(&self, bitmap: &Bitmap, more_flags: u32) -> Step {
-        let mut bytes = bitmap.entry.table.0.to_be_bytes().to_vec();
-        let entries = u32::try_from(bitmap.table.len()).unwrap_or(u32::MAX);
-        bytes.extend(entries.to_be_bytes());
-        bytes.extend((bitmap.entry.flags | more_flags).to_be_bytes());
-        Step::Write {
-            to: self.node.id,
-            dst: bitmap.at,
-            kind: MetadataKind::Bitmap,
-            bytes,
         }
     }
 
@@ -264,6 +266,8 @@ impl Bitmaps {
                 kind,
                 bytes,
             });
+            // Still in use: an entry across two sectors may be written by half.
+            later.push(bitmap.directory_entry(to, BitmapDirectoryEntry::IN_USE));
         }
         Ok(later)
     }
@@ -271,7 +275,7 @@ impl Bitmaps {
     /// Declares them valid again.
     pub(crate) fn finish(&self, out: &mut StepQueue) {
         for bitmap in &self.list {
-            out.push(self.directory_entry(bitmap, 0));
+            out.push(bitmap.directory_entry(self.node.id, 0));
         }
     }
 
