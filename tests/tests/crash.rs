@@ -4,9 +4,10 @@
 
 use backchain::plan::Operation;
 use backchain_format::Format;
+use backchain_testkit::bitmaps::tell;
 use backchain_testkit::build::TreeSpec;
 use backchain_testkit::build::strategy::{Limits, tree};
-use backchain_testkit::case::{Case, Files, id, open};
+use backchain_testkit::case::{Case, Files, engine_view, id, open};
 use backchain_testkit::cases;
 use backchain_testkit::judge::{carry_out, reads, views};
 use backchain_testkit::ops::{Kind, Op, Pick, pick};
@@ -19,6 +20,15 @@ use proptest::prelude::*;
 const PREFIXES: usize = 24;
 
 fn survives(spec: &TreeSpec, pick: &Pick, seed: u64) -> Result<(), TestCaseError> {
+    survives_at(spec, pick, seed, PREFIXES)
+}
+
+fn survives_at(
+    spec: &TreeSpec,
+    pick: &Pick,
+    seed: u64,
+    prefixes: usize,
+) -> Result<(), TestCaseError> {
     let case = Case::build(spec);
     let Some(op) = pick.fit(&case) else {
         return Ok(());
@@ -26,7 +36,7 @@ fn survives(spec: &TreeSpec, pick: &Pick, seed: u64) -> Result<(), TestCaseError
     let done = carry_out(&case.open(), &case.files, &op.operation, op.window);
     let done = done.map_err(|why| TestCaseError::fail(format!("{:?}: {why}", op.operation)))?;
     let mut rng = Rng::new(seed);
-    for state in crash_states(&done.run, PREFIXES, &mut rng) {
+    for state in crash_states(&done.run, prefixes, &mut rng) {
         let result =
             intact(&case, &op, &state.files).and_then(|()| recovers(&case, &op, &state.files));
         result.map_err(|why| {
@@ -50,6 +60,12 @@ fn intact(case: &Case, op: &Op, files: &Files) -> Result<(), String> {
             continue;
         }
         reads(&tree, id(number), &case.view(number)).map_err(|e| format!("{}: {e}", node.name))?;
+    }
+    if let Some(target) = target.filter(|n| case.nodes[*n].format == Format::Qcow2) {
+        let name = &case.nodes[target].name;
+        let view = engine_view(&tree, id(target)).map_err(|e| e.to_string())?;
+        let (before, after) = (case.files[name].bytes(), files[name].bytes());
+        tell(before, after, &case.view(target), &view, false)?;
     }
     Ok(())
 }
@@ -128,6 +144,20 @@ proptest! {
     #[test]
     fn remove_survives(spec in tree(Limits::TINY), pick in pick(Kind::Remove), seed: u64) {
         survives(&spec, &pick, seed)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(4))]
+
+    /// While refcount and L1 tables move.
+    #[test]
+    fn growing_images_survive(
+        spec in tree(Limits::GROWTH),
+        pick in prop_oneof![pick(Kind::Commit), pick(Kind::Pull)],
+        seed: u64,
+    ) {
+        survives_at(&spec, &pick, seed, 10)?;
     }
 }
 

@@ -1,9 +1,11 @@
 //! Whether the files after an operation are what the operation promised.
 
+use crate::bitmaps;
 use crate::case::{Case, Files, engine_view, id, open};
 use crate::model::first_difference;
 use crate::ops::{NEW, Op};
-use crate::sim::{self, Run};
+use crate::rng::Rng;
+use crate::sim::{self, Run, SimFile};
 use crate::verify::verify;
 use backchain::plan::{Operation, PlanInfo, Preview, Window};
 use backchain::{Format, HostOffset, Link, NodeId, Tree};
@@ -41,6 +43,14 @@ pub fn carry_out(
     if preview.steps != run.log.len() as u64 {
         let steps = preview.steps;
         return Err(format!("{} steps, the second time {steps}", run.log.len()));
+    }
+    let reordered = sim::reordered(&run, &mut Rng::new(preview.steps));
+    for (name, file) in &run.after {
+        if reordered.get(name).map(SimFile::bytes) != Some(file.bytes()) {
+            return Err(format!(
+                "{name} depends on the order of steps between two syncs"
+            ));
+        }
     }
     for change in &preview.changes {
         let len = run
@@ -181,6 +191,13 @@ fn files(case: &Case, op: &Op, done: &Done) -> Result<(), String> {
         }
         if let Some(before) = before {
             head_kept(before, file.bytes()).map_err(|e| format!("{name}: {e}"))?;
+        }
+        if let (Some(before), Some(node)) = (before, node) {
+            let old = case.view(node);
+            let target = op.target.as_ref().filter(|(n, _)| *n == node);
+            let new = target.map_or(&old, |(_, view)| view);
+            bitmaps::tell(before, file.bytes(), &old, new, true)
+                .map_err(|e| format!("{name}: {e}"))?;
         }
         let report = verify(file.bytes());
         if !report.errors.is_empty() {

@@ -2,6 +2,7 @@
 //! they must read as, a disk in memory that carries out plans and crashes in the middle, and a
 //! strict check of qcow2 files.
 
+pub mod bitmaps;
 pub mod build;
 pub mod case;
 pub mod judge;

@@ -3,6 +3,7 @@
 //! References are counted from the tables; every host cluster's refcount must be at least that
 //! (more is a leak), and a copied flag must be set exactly where the refcount is 1.
 
+use crate::bitmaps;
 use backchain_format::HostOffset;
 use backchain_format::bytes::{be64, to_u64, to_usize};
 use backchain_format::qcow2::{Head, L1Entry, L2Entry, L2Kind, RefcountBlock, RefcountTableEntry};
@@ -83,6 +84,7 @@ impl Check<'_> {
                 Err(error) => self.error(error.to_string()),
             }
         }
+        self.bitmaps(head);
         let counts = self.counts(head, &blocks);
         self.compare(&counts);
     }
@@ -165,6 +167,29 @@ impl Check<'_> {
                 self.refer(&who, first, last - first + 1, cluster.bytes());
                 if entry.copied {
                     self.error(format!("{who}: copied flag on a compressed cluster"));
+                }
+            }
+        }
+    }
+
+    /// Counts the references of the bitmaps.
+    fn bitmaps(&mut self, head: &Head) {
+        let cluster = head.header.cluster.bytes();
+        let list = match bitmaps::directory(self.bytes, head) {
+            Ok(list) => list,
+            Err(error) => return self.error(error),
+        };
+        if let Some(Ok(extension)) = head.extensions.bitmaps(0) {
+            let (at, len) = (extension.directory.0, extension.directory_len);
+            self.refer("bitmap directory", at, len, cluster);
+        }
+        for entry in list {
+            let len = u64::from(entry.table_entries) * 8;
+            self.refer("bitmap table", entry.table.0, len, cluster);
+            for index in 0..u64::from(entry.table_entries) {
+                let host = self.word(entry.table.0 + index * 8) & bitmaps::HOST;
+                if host != 0 {
+                    self.refer("bitmap bits", host, cluster, cluster);
                 }
             }
         }

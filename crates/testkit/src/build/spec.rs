@@ -54,6 +54,8 @@ pub struct Qcow2Spec {
     pub leaky: bool,
     /// The file ends within its last cluster.
     pub cut: bool,
+    /// Persistent dirty bitmaps.
+    pub bitmaps: bool,
     /// Unknown header extensions, unknown compatible and autoclear bits, a short header.
     pub odd_head: bool,
 }
@@ -70,6 +72,7 @@ impl Qcow2Spec {
             shuffled: false,
             leaky: false,
             cut: false,
+            bitmaps: false,
             odd_head: false,
         }
     }
@@ -79,6 +82,7 @@ impl Qcow2Spec {
     pub fn valid(mut self) -> Self {
         if !self.v3 {
             self.extended = false;
+            self.bitmaps = false;
             self.refcount_order = 4;
             self.codec = Codec::Zlib;
         }

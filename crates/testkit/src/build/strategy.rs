@@ -17,6 +17,8 @@ pub struct Limits {
     pub cluster_bits: u32,
     /// Disk sizes that are no multiple of a sector.
     pub odd_sizes: bool,
+    /// Small clusters and wide refcounts: tables that have to grow.
+    pub growth: bool,
 }
 
 impl Limits {
@@ -27,6 +29,7 @@ impl Limits {
         size: 1 << 20,
         cluster_bits: 17,
         odd_sizes: true,
+        growth: false,
     };
     /// Everything the format has.
     pub const ALL: Self = Self {
@@ -35,6 +38,7 @@ impl Limits {
         size: 5 << 20,
         cluster_bits: 21,
         odd_sizes: true,
+        growth: false,
     };
     /// For tests that look at every step of a plan.
     pub const TINY: Self = Self {
@@ -43,13 +47,24 @@ impl Limits {
         size: 96 << 10,
         cluster_bits: 16,
         odd_sizes: false,
+        growth: false,
+    };
+    /// Refcount and L1 tables outgrow their clusters.
+    pub const GROWTH: Self = Self {
+        depth: 3,
+        branches: 1,
+        size: 4 << 20,
+        cluster_bits: 9,
+        odd_sizes: false,
+        growth: true,
     };
 }
 
 /// A tree: a chain of 2 or more images, some with siblings.
 pub fn tree(limits: Limits) -> impl Strategy<Value = TreeSpec> {
+    let small = if limits.growth { 1 } else { 3 };
     let size = prop_oneof![
-        3 => 1..=(limits.size / 8).max(1),
+        small => 1..=(limits.size / 8).max(1),
         1 => 1..=limits.size,
     ];
     size.prop_flat_map(move |size| {
@@ -93,6 +108,7 @@ pub fn layer(limits: Limits, size: u64, base: bool) -> impl Strategy<Value = Lay
         1 => Just([1, 0, 1, 0]),
         1 => Just([1, 0, 0, 2]),
         1 => Just([3, 1, 0, 0]),
+        u32::from(limits.growth) * 6 => Just([1, 12, 0, 0]),
     ];
     let odd = if limits.odd_sizes { 8u8 } else { 1 };
     (format, own, mix, any::<u64>(), 0..odd).prop_map(|(format, size, mix, seed, odd)| {
@@ -115,13 +131,22 @@ pub fn layer(limits: Limits, size: u64, base: bool) -> impl Strategy<Value = Lay
 
 fn qcow2(limits: Limits) -> impl Strategy<Value = FormatSpec> {
     let most = limits.cluster_bits;
-    let bits = prop_oneof![
-        3 => Just(9u32),
-        2 => 10..=13u32,
-        3 => 14..=most.min(16),
-        1 => most.min(16)..=most,
-    ];
-    let order = prop_oneof![3 => Just(4u32), 2 => 0..=6u32];
+    let bits = if limits.growth {
+        Just(9).boxed()
+    } else {
+        prop_oneof![
+            3 => Just(9u32),
+            2 => 10..=13u32,
+            3 => 14..=most.min(16),
+            1 => most.min(16)..=most,
+        ]
+        .boxed()
+    };
+    let order = if limits.growth {
+        (5..=6u32).boxed()
+    } else {
+        prop_oneof![3 => Just(4u32), 2 => 0..=6u32].boxed()
+    };
     let codec = prop_oneof![Just(Codec::Zlib), Just(Codec::Zstd)];
     let flag = |of: u32| prop::bool::weighted(1.0 / f64::from(of));
     (
@@ -133,7 +158,7 @@ fn qcow2(limits: Limits) -> impl Strategy<Value = FormatSpec> {
         flag(2),
         flag(3),
         flag(4),
-        flag(4),
+        (flag(4), flag(5)),
     )
         .prop_map(
             |(
@@ -145,7 +170,7 @@ fn qcow2(limits: Limits) -> impl Strategy<Value = FormatSpec> {
                 shuffled,
                 leaky,
                 cut,
-                odd_head,
+                (odd_head, bitmaps),
             )| {
                 let spec = Qcow2Spec {
                     v3,
@@ -157,6 +182,7 @@ fn qcow2(limits: Limits) -> impl Strategy<Value = FormatSpec> {
                     leaky,
                     cut,
                     odd_head,
+                    bitmaps,
                 };
                 FormatSpec::Qcow2(spec.valid())
             },

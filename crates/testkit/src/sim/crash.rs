@@ -72,3 +72,20 @@ fn state(run: &Run, prefix: usize, luck: Luck, rng: &mut Rng) -> CrashState {
     let story = format!("crash after {prefix} of {} steps, {luck:?}", run.log.len());
     CrashState { story, files }
 }
+
+/// The files when the steps between two barriers are carried out in another order.
+pub fn reordered(run: &Run, rng: &mut Rng) -> Files {
+    let mut files = run.before.clone();
+    for interval in run.log.split(|e| e.effect == Effect::Barrier) {
+        let mut steps: Vec<_> = interval.iter().collect();
+        rng.shuffle(&mut steps);
+        // A file must be there before it is written.
+        steps.sort_by_key(|e| e.effect != Effect::Create);
+        for step in steps {
+            let empty = || SimFile::new(Vec::new(), false);
+            step.effect
+                .apply(files.entry(step.file.clone()).or_insert_with(empty));
+        }
+    }
+    files
+}

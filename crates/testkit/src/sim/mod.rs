@@ -5,7 +5,7 @@ mod effect;
 mod file;
 mod run;
 
-pub use crash::{CrashState, crash_states};
+pub use crash::{CrashState, crash_states, reordered};
 pub use effect::Effect;
 pub use file::SimFile;
 pub use run::{Entry, Run, Violation, run};

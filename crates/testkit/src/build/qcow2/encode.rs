@@ -1,6 +1,7 @@
 //! Bytes of the file.
 
 use super::super::Qcow2Spec;
+use super::bitmaps::{self, Bitmap, Chunk};
 use super::guest::Disk;
 use super::layout::Places;
 use super::{Guest, Shape};
@@ -10,7 +11,7 @@ use backchain_format::HostOffset;
 use backchain_format::bytes::{to_u64, to_usize};
 use backchain_format::qcow2::{
     Backing, Codec, CryptMethod, Extension, Extensions, FeatureNames, Head, Header, L1Entry,
-    L2Entry, L2Kind, RefcountBlock, Subclusters, Version, compatible, incompatible,
+    L2Entry, L2Kind, RefcountBlock, Subclusters, Version, autoclear, compatible, incompatible,
 };
 
 pub(super) fn encode(
@@ -18,6 +19,7 @@ pub(super) fn encode(
     format: &Qcow2Spec,
     disk: &mut Disk,
     places: &Places,
+    maps: &[Bitmap],
     backing: Option<Backing>,
     rng: &mut Rng,
 ) -> SimFile {
@@ -27,7 +29,7 @@ pub(super) fn encode(
         let at = to_usize(at);
         file[at..at + bytes.len()].copy_from_slice(bytes);
     };
-    let head = head(shape, format, places, backing, rng);
+    let head = head(shape, format, places, maps, backing, rng);
     put(0, &head.to_bytes());
     if let Some((at, name)) = head.name_bytes() {
         put(at.0, name);
@@ -53,6 +55,7 @@ pub(super) fn encode(
             _ => {}
         }
     }
+    put_bitmaps(shape, places, maps, &mut put);
     refcounts(shape, places, &mut put);
     if format.cut {
         cut(shape, disk, places, &mut file, rng);
@@ -64,6 +67,7 @@ fn head(
     shape: &Shape,
     format: &Qcow2Spec,
     places: &Places,
+    maps: &[Bitmap],
     backing: Option<Backing>,
     rng: &mut Rng,
 ) -> Head {
@@ -82,7 +86,7 @@ fn head(
         true => 112,
     };
     let odd = format.odd_head && format.v3;
-    let header = Header {
+    let mut header = Header {
         version: if format.v3 { Version::V3 } else { Version::V2 },
         backing_name: None,
         cluster: shape.layout.cluster,
@@ -121,6 +125,20 @@ fn head(
             kind: 0x7465_7374,
             data: b"not to be lost".to_vec(),
         });
+    }
+    if !maps.is_empty() {
+        let mut data = u32::try_from(maps.len())
+            .expect("a few")
+            .to_be_bytes()
+            .to_vec();
+        data.extend([0; 4]);
+        data.extend(bitmaps::directory_len(maps).to_be_bytes());
+        data.extend((places.bitmap_directory * cluster).to_be_bytes());
+        let kind = Extensions::BITMAPS;
+        extensions.0.push(Extension { kind, data });
+        if rng.chance(4, 5) {
+            header.autoclear |= autoclear::BITMAPS;
+        }
     }
     let mut head = Head {
         header,
@@ -181,6 +199,29 @@ fn l2(shape: &Shape, disk: &Disk, places: &Places, table: usize) -> Vec<u8> {
         }
     }
     out
+}
+
+fn put_bitmaps(shape: &Shape, places: &Places, maps: &[Bitmap], put: &mut impl FnMut(u64, &[u8])) {
+    let mut directory = Vec::new();
+    for (number, map) in maps.iter().enumerate() {
+        let at = places.bitmap_tables[number] * shape.cluster();
+        directory.extend(map.entry(at));
+        let mut table = Vec::new();
+        for (index, chunk) in map.chunks.iter().enumerate() {
+            let entry = match chunk {
+                Chunk::Zeros => 0,
+                Chunk::Ones => 1,
+                Chunk::Bits(bits) => {
+                    let at = places.bitmap_bits[&(number, index)] * shape.cluster();
+                    put(at, bits);
+                    at
+                }
+            };
+            table.extend(entry.to_be_bytes());
+        }
+        put(at, &table);
+    }
+    put(places.bitmap_directory * shape.cluster(), &directory);
 }
 
 fn refcounts(shape: &Shape, places: &Places, put: &mut impl FnMut(u64, &[u8])) {

@@ -1,12 +1,14 @@
 //! Positions in the file.
 
 use super::super::Qcow2Spec;
+use super::bitmaps::{self, Bitmap, Chunk};
 use super::guest::Disk;
 use super::{Guest, Shape};
 use crate::rng::Rng;
 use backchain_format::HostOffset;
 use backchain_format::bytes::{to_u64, to_usize};
 use backchain_format::qcow2::CompressedCluster;
+use std::collections::BTreeMap;
 
 /// Something with a place of its own: so many host clusters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +19,9 @@ enum Item {
     Run(usize),
     RefTable,
     RefBlock(u64),
+    BitmapDirectory,
+    BitmapTable(usize),
+    BitmapBits(usize, usize),
     Leak,
     Free,
 }
@@ -42,6 +47,12 @@ pub(super) struct Places {
     pub(super) ref_table: u64,
     pub(super) ref_table_clusters: u64,
     pub(super) ref_blocks: Vec<u64>,
+    /// Bitmap directory; 0 for none.
+    pub(super) bitmap_directory: u64,
+    /// By bitmap.
+    pub(super) bitmap_tables: Vec<u64>,
+    /// By bitmap and chunk.
+    pub(super) bitmap_bits: BTreeMap<(usize, usize), u64>,
     /// Refcount of every host cluster.
     pub(super) counts: Vec<u64>,
     /// Host clusters nothing refers to.
@@ -53,7 +64,13 @@ pub(super) struct Places {
 }
 
 impl Places {
-    pub(super) fn new(shape: &Shape, format: &Qcow2Spec, disk: &Disk, rng: &mut Rng) -> Self {
+    pub(super) fn new(
+        shape: &Shape,
+        format: &Qcow2Spec,
+        disk: &Disk,
+        maps: &[Bitmap],
+        rng: &mut Rng,
+    ) -> Self {
         let runs = pack_runs(shape, disk, rng);
         let mut items = vec![Item::RefTable, Item::L1];
         if shape.tables() == 0 {
@@ -73,6 +90,22 @@ impl Places {
             }
         }
         items.extend((0..runs.len()).map(Item::Run));
+        items.extend((!maps.is_empty()).then_some(Item::BitmapDirectory));
+        for (number, map) in maps.iter().enumerate() {
+            items.push(Item::BitmapTable(number));
+            for (index, chunk) in map.chunks.iter().enumerate() {
+                let bits = matches!(chunk, Chunk::Bits(_));
+                items.extend(bits.then_some(Item::BitmapBits(number, index)));
+            }
+        }
+        let size = |item: &Item| match item {
+            Item::L1 => shape.layout.cluster.clusters(shape.tables() * 8),
+            Item::Run(run) => runs[*run].clusters,
+            Item::BitmapDirectory => shape.layout.cluster.clusters(bitmaps::directory_len(maps)),
+            Item::BitmapTable(number) => shape.layout.cluster.clusters(maps[*number].table_len()),
+            Item::RefTable => 0,
+            _ => 1,
+        };
         if format.leaky {
             for _ in 0..rng.below(4) {
                 items.push(Item::Leak);
@@ -81,7 +114,7 @@ impl Places {
                 items.push(Item::Free);
             }
         }
-        let table_clusters = Self::add_refcounts(shape, &mut items, &runs, rng);
+        let table_clusters = Self::add_refcounts(shape, &mut items, &size, rng);
         if format.shuffled {
             rng.shuffle(&mut items);
         }
@@ -93,22 +126,18 @@ impl Places {
             let item = items.remove(data);
             items.push(item);
         }
-        Self::place(shape, format, &items, &runs, table_clusters, rng)
+        Self::place(shape, format, &items, &runs, &size, table_clusters, rng)
     }
 
     /// Adds refcount blocks for all items, themselves and the table included. Returns the
     /// clusters of the table.
-    fn add_refcounts(shape: &Shape, items: &mut Vec<Item>, runs: &[Run], rng: &mut Rng) -> u64 {
-        let l1 = shape.layout.cluster.clusters(shape.tables() * 8);
-        let others: u64 = 1 + items
-            .iter()
-            .map(|item| match item {
-                Item::L1 => l1,
-                Item::Run(run) => runs[*run].clusters,
-                Item::RefTable => 0,
-                _ => 1,
-            })
-            .sum::<u64>();
+    fn add_refcounts(
+        shape: &Shape,
+        items: &mut Vec<Item>,
+        size: &dyn Fn(&Item) -> u64,
+        rng: &mut Rng,
+    ) -> u64 {
+        let others: u64 = 1 + items.iter().map(size).sum::<u64>();
         let per_block = shape.width.per_block(shape.layout.cluster);
         let (mut blocks, mut table) = (0, 1 + rng.below(2));
         loop {
@@ -131,6 +160,7 @@ impl Places {
         format: &Qcow2Spec,
         items: &[Item],
         runs: &[Run],
+        size: &dyn Fn(&Item) -> u64,
         table_clusters: u64,
         rng: &mut Rng,
     ) -> Self {
@@ -143,21 +173,28 @@ impl Places {
             ref_table: 0,
             ref_table_clusters: table_clusters,
             ref_blocks: Vec::new(),
+            bitmap_directory: 0,
+            bitmap_tables: Vec::new(),
+            bitmap_bits: BTreeMap::new(),
             counts: vec![1],
             garbage: Vec::new(),
             last: None,
             packed_end: None,
         };
-        let mut blocks = Vec::new();
+        let (mut blocks, mut tables) = (Vec::new(), Vec::new());
         for item in items {
             let at = to_u64(places.counts.len());
             (places.last, places.packed_end) = (None, None);
             let mut count = 1;
             match item {
-                Item::L1 => {
-                    places.l1 = at;
-                    let clusters = shape.layout.cluster.clusters(shape.tables() * 8);
-                    places.counts.resize(to_usize(at + clusters), 1);
+                Item::L1 | Item::BitmapDirectory | Item::BitmapTable(_) => {
+                    match item {
+                        Item::L1 => places.l1 = at,
+                        Item::BitmapDirectory => places.bitmap_directory = at,
+                        Item::BitmapTable(number) => tables.push((*number, at)),
+                        _ => {}
+                    }
+                    places.counts.resize(to_usize(at + size(item)), 1);
                     continue;
                 }
                 Item::RefTable => {
@@ -179,6 +216,9 @@ impl Places {
                     }
                 }
                 Item::RefBlock(index) => blocks.push((*index, at)),
+                Item::BitmapBits(number, index) => {
+                    places.bitmap_bits.insert((*number, *index), at);
+                }
                 Item::Leak => places.garbage.push(at),
                 Item::Free => {
                     places.garbage.push(at);
@@ -189,6 +229,8 @@ impl Places {
         }
         blocks.sort_unstable();
         places.ref_blocks = blocks.into_iter().map(|(_, at)| at).collect();
+        tables.sort_unstable();
+        places.bitmap_tables = tables.into_iter().map(|(_, at)| at).collect();
         places
     }
 

@@ -1,5 +1,6 @@
 //! qcow2 images: first the guest's side, then positions in the file, then bytes.
 
+mod bitmaps;
 mod encode;
 mod guest;
 mod layout;
@@ -58,8 +59,11 @@ pub(super) fn build(spec: &LayerSpec, format: &Qcow2Spec, backing: Option<Backin
     let mut rng = Rng::new(spec.seed);
     let shape = Shape::new(spec, format);
     let mut disk = guest::Disk::random(&shape, format, spec.mix, &mut rng);
-    let places = layout::Places::new(&shape, format, &disk, &mut rng);
-    let file = encode::encode(&shape, format, &mut disk, &places, backing, &mut rng);
+    let bitmaps = bitmaps::Bitmap::random(&shape, format, &mut rng);
+    let places = layout::Places::new(&shape, format, &disk, &bitmaps, &mut rng);
+    let file = encode::encode(
+        &shape, format, &mut disk, &places, &bitmaps, backing, &mut rng,
+    );
     Built {
         file,
         layer: disk.layer(&shape),
