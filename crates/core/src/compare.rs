@@ -11,8 +11,8 @@ use backchain_format::bytes::{align_down, to_u64, to_usize};
 use backchain_format::raw::{self, SECTOR};
 use std::sync::Arc;
 
-/// Bytes of a piece at most.
-const PIECE: u64 = 1 << 20;
+/// Bytes of a piece at most: both sides of one stay in a processor's own cache.
+const PIECE: u64 = 256 << 10;
 
 /// What comparing two chains comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Verdict {
 pub struct Piece {
     /// First guest byte.
     pub start: u64,
-    /// Bytes; at most a mebibyte.
+    /// Bytes; at most 256 KiB.
     pub len: u64,
     sides: [Side; 2],
 }
@@ -227,29 +227,39 @@ struct Reading {
     buffer: Vec<u8>,
 }
 
+impl Reading {
+    /// The bytes that one side shows.
+    fn fetch(&mut self, side: &Side, piece: &Piece) -> Result<&[u8]> {
+        let len = to_usize(piece.len);
+        if self.buffer.len() < len {
+            self.buffer.resize(len, 0);
+        }
+        let bytes = self.buffer.get_mut(..len).unwrap_or_default();
+        match &side.node {
+            Some(node) if !side.place.reads_zero() => {
+                let extent = Extent {
+                    start: piece.start,
+                    len: piece.len,
+                    place: side.place,
+                };
+                self.unpacked.read(node, &extent, bytes)?;
+            }
+            _ => bytes.fill(0),
+        }
+        Ok(bytes)
+    }
+}
+
 impl Comparer {
     /// The first sector of `piece` that differs, as a guest offset.
     pub fn compare(&mut self, piece: &Piece) -> Result<Option<u64>> {
-        let len = to_usize(piece.len);
-        for (reading, side) in self.sides.iter_mut().zip(&piece.sides) {
-            reading.buffer.resize(len, 0);
-            match &side.node {
-                Some(node) if !side.place.reads_zero() => {
-                    let extent = Extent {
-                        start: piece.start,
-                        len: piece.len,
-                        place: side.place,
-                    };
-                    reading.unpacked.read(node, &extent, &mut reading.buffer)?;
-                }
-                _ => reading.buffer.fill(0),
-            }
-        }
-        let [a, b] = &self.sides;
-        if a.buffer == b.buffer {
+        let [left, right] = &mut self.sides;
+        let a = left.fetch(&piece.sides[0], piece)?;
+        let b = right.fetch(&piece.sides[1], piece)?;
+        if a == b {
             return Ok(None);
         }
-        let differs = a.buffer.iter().zip(&b.buffer).position(|(a, b)| a != b);
+        let differs = a.iter().zip(b).position(|(a, b)| a != b);
         Ok(differs.map(|at| align_down(piece.start + to_u64(at), SECTOR)))
     }
 }
