@@ -198,6 +198,34 @@ fn names_are_shown_as_they_were_opened() {
     same(&dir, whole.to_str().expect("a plain path"));
 }
 
+/// What is not read yet is described all the same.
+#[test]
+fn information_about_what_is_not_supported() {
+    let dir = Dir::new();
+    std::fs::write(dir.path().join("key"), "secret").expect("a small file");
+    let aes = "encrypt.format=aes,encrypt.key-secret=s";
+    let secret = ["--object", "secret,id=s,file=key"];
+    let mut create = vec!["create", "-q", "-f", "qcow2", "-o", aes];
+    create.extend(secret);
+    create.extend(["aes", "1M"]);
+    dir.qemu_ok(&create);
+    let external = "data_file=data,data_file_raw=on";
+    dir.qemu_ok(&[
+        "create", "-q", "-f", "qcow2", "-o", external, "external", "1M",
+    ]);
+    for name in ["aes", "external"] {
+        dir.both(&["info", name]);
+        same_json(&dir, &["info", name]);
+        // Nothing is guessed about their content.
+        let said = dir.own(&["convert", name, "out"]);
+        assert_eq!(
+            (said.code, said.err.lines().count()),
+            (Some(1), 1),
+            "{said:?}"
+        );
+    }
+}
+
 #[test]
 fn damage_is_counted_alike() {
     let dir = Dir::new();

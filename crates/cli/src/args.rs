@@ -15,7 +15,10 @@ use std::process::ExitCode;
     name = "backchain",
     version,
     max_term_width = 100,
-    disable_help_subcommand = true
+    disable_help_subcommand = true,
+    // As getopt has it: the last of several wins, and long names may be cut short.
+    args_override_self = true,
+    infer_long_args = true
 )]
 #[command(after_long_help = EXIT_CODES)]
 pub(crate) struct Cli {

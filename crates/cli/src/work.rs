@@ -170,6 +170,11 @@ pub(crate) fn look_beside(tree: &mut Tree) {
     }
 }
 
+/// Tells the gate which other files the user named: links to them may be followed.
+pub(crate) fn name_all(gate: &FsGate, names: &[Option<&str>]) {
+    names.iter().flatten().for_each(|name| gate.name(name));
+}
+
 /// The directory part of a name, with its slash.
 pub(crate) fn directory(name: &str) -> &str {
     name.rfind('/').and_then(|at| name.get(..=at)).unwrap_or("")

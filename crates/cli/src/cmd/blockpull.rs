@@ -4,7 +4,7 @@ use super::blockcommit::layer;
 use crate::failure::{Failure, Outcome, code};
 use crate::open::{self, Sharing};
 use crate::output::{self, progress::When};
-use crate::work::{DryRun, Run, Talk};
+use crate::work::{self, DryRun, Run, Talk};
 use backchain::{Operation, Tree};
 use backchain_native::Durability;
 use clap::Args;
@@ -39,6 +39,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let rate = super::commit::rate(options.rate.as_deref())?;
     let mut tree = Tree::new();
     let gate = options.sharing.gate();
+    work::name_all(&gate, &[options.base.as_deref()]);
     let chain = open::chain_to_change(&mut tree, &gate, &options.file, options.format.as_deref())?;
     let overlay = chain.top().id;
     if chain.layers().len() < 2 {

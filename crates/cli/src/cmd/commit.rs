@@ -49,6 +49,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let rate = rate(options.rate.as_deref())?;
     let mut tree = Tree::new();
     let gate = options.sharing.gate();
+    work::name_all(&gate, &[options.base.as_deref()]);
     let name = &options.filename;
     let chain = open::chain_to_change(&mut tree, &gate, name, options.format.as_deref())?;
     let top = chain.top().id;

@@ -59,6 +59,7 @@ fn verdict(options: &Options) -> Result<Verdict, Failure> {
     // Each image has a tree of its own: the same file may be opened in two formats.
     let (mut left, mut right) = (Tree::new(), Tree::new());
     let gate = options.sharing.gate();
+    work::name_all(&gate, &[Some(&options.filename1), Some(&options.filename2)]);
     let format = options.a_format.as_deref();
     let a = open::chain(&mut left, &gate, &options.filename1, format)?;
     let format = options.b_format.as_deref();

@@ -55,6 +55,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let rate = super::commit::rate(options.rate.as_deref())?;
     let mut tree = Tree::new();
     let gate = options.sharing.gate();
+    work::name_all(&gate, &[Some(options.file.as_str())]);
     let chain = open::chain_to_change(&mut tree, &gate, &options.active, None)?;
     let id = layer(&mut tree, &chain, &options.file)?;
     work::look_beside(&mut tree);

@@ -99,11 +99,14 @@ impl<'a> Facts<'a> {
         set("format", json!(self.format()));
         set("actual-size", json!(self.actual_size()));
         if let Some(image) = self.qcow2 {
-            if image.head.header.crypt != CryptMethod::None {
-                set("encrypted", json!(true));
-            }
             let data = Value::Object(self.specific(image));
             set("format-specific", json!({"type": "qcow2", "data": data}));
+        }
+        if self
+            .qcow2
+            .is_some_and(|image| image.head.header.crypt != CryptMethod::None)
+        {
+            set("encrypted", json!(true));
         }
         if let Some(backing) = backing {
             if let Some(full) = full_backing_name(self.node) {
@@ -136,12 +139,6 @@ impl<'a> Facts<'a> {
         };
         let v3 = header.version == Version::V3;
         set("compat", json!(if v3 { "1.1" } else { "0.10" }));
-        if header.has(incompatible::DATA_FILE) {
-            let name = image.head.extensions.string(Extensions::DATA_FILE);
-            set("data-file", json!(name.unwrap_or_default()));
-            let raw = header.autoclear & autoclear::RAW_DATA_FILE != 0;
-            set("data-file-raw", json!(raw));
-        }
         let codec = match header.codec {
             Codec::Zlib => "zlib",
             Codec::Zstd => "zstd",
@@ -155,14 +152,20 @@ impl<'a> Facts<'a> {
             }
         }
         set("refcount-bits", json!(header.refcount_width.bits()));
-        if v3 {
-            set("corrupt", json!(header.has(incompatible::CORRUPT)));
-            set("extended-l2", json!(header.has(incompatible::EXTENDED_L2)));
-        }
         match header.crypt {
             CryptMethod::None => {}
             CryptMethod::Aes => set("encrypt", json!({"format": "aes"})),
             CryptMethod::Luks => set("encrypt", json!({"format": "luks"})),
+        }
+        if header.has(incompatible::DATA_FILE) {
+            let name = image.head.extensions.string(Extensions::DATA_FILE);
+            set("data-file", json!(name.unwrap_or_default()));
+            let raw = header.autoclear & autoclear::RAW_DATA_FILE != 0;
+            set("data-file-raw", json!(raw));
+        }
+        if v3 {
+            set("corrupt", json!(header.has(incompatible::CORRUPT)));
+            set("extended-l2", json!(header.has(incompatible::EXTENDED_L2)));
         }
         map
     }

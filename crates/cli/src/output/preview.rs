@@ -71,6 +71,8 @@ impl Shown<'_> {
             "zeroed": preview.zeroed,
             "metadata": preview.metadata,
             "written": preview.written(),
+            "bytes-read": preview.read,
+            "temporary": preview.temporary,
             "growth": preview.growth(),
             "steps": preview.steps,
             "syncs": preview.syncs,
@@ -120,7 +122,8 @@ impl Shown<'_> {
         }
         writeln!(
             out,
-            "  total    {} copied, {} unpacked, {} zeroed, {} of metadata; {} steps",
+            "  total    {} read, {} copied, {} unpacked, {} zeroed, {} of metadata; {} steps",
+            size::human(preview.read),
             size::human(preview.copied),
             size::human(preview.inflated),
             size::human(preview.zeroed),
