@@ -46,6 +46,11 @@ pub enum Event {
         found: Result<Extents, String>,
     },
     Details(Details),
+    /// What is being looked at while a plan is made.
+    Planning {
+        serial: u32,
+        note: String,
+    },
     Preview {
         serial: u32,
         preview: Result<Preview, String>,

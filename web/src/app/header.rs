@@ -16,7 +16,7 @@ pub struct HeaderProperties {
 pub fn header(props: &HeaderProperties) -> Html {
     let click = |callback: &Callback<()>| callback.reform(|_: MouseEvent| ());
     html! {
-        <header class="masthead">
+        <header class={classes!("masthead", props.loaded.then_some("masthead--loaded"))}>
             <a class="masthead__brand" href="./">
                 <img src="icons/icon.svg" alt="" width="28" height="28" />
                 <span>{ "backchain" }</span>

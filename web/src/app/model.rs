@@ -24,6 +24,8 @@ pub struct Model {
 #[derive(Clone, PartialEq)]
 pub struct Form {
     pub operation: Operation,
+    /// What the worker is looking at while it plans.
+    pub note: String,
     /// Names this state of the form; an answer to an older one is dropped.
     pub serial: u32,
     pub stage: Stage,
@@ -150,6 +152,7 @@ impl Model {
         self.serial = self.serial.wrapping_add(1);
         self.form = Some(Form {
             operation,
+            note: String::new(),
             serial: self.serial,
             stage: Stage::Planning,
         });
@@ -193,6 +196,13 @@ impl Model {
             Event::Details(details) => {
                 if Some(details.layer) == self.selected {
                     self.details = Some(Rc::new(details));
+                }
+            }
+            Event::Planning { serial, note } => {
+                if let Some(form) = &mut self.form
+                    && form.serial == serial
+                {
+                    form.note = note;
                 }
             }
             Event::Preview { serial, preview } => {

@@ -7,7 +7,10 @@ use crate::protocol::{Kind, Layer, LayerId, Operation, Progress as Done, Status,
 use patternfly_yew::prelude::*;
 use std::rc::Rc;
 use wasm_bindgen::JsCast;
-use web_sys::{HtmlAnchorElement, HtmlInputElement, HtmlSelectElement};
+use web_sys::{
+    Element, HtmlAnchorElement, HtmlInputElement, HtmlSelectElement, ScrollIntoViewOptions,
+    ScrollLogicalPosition,
+};
 use yew::prelude::*;
 
 #[derive(Clone, PartialEq, Properties)]
@@ -24,6 +27,24 @@ pub struct OperationViewProperties {
 pub fn operation_view(props: &OperationViewProperties) -> Html {
     let operation = props.form.operation;
     let words = text::words(operation.kind);
+    let panel = use_node_ref();
+    {
+        // On a phone the form opens far below the menu it was chosen from.
+        let panel = panel.clone();
+        use_effect_with(operation.kind, move |_| {
+            let height = gloo::utils::window()
+                .inner_height()
+                .ok()
+                .and_then(|h| h.as_f64());
+            if let Some(panel) = panel.cast::<Element>()
+                && panel.get_bounding_client_rect().top() > height.unwrap_or(0.0) * 0.6
+            {
+                let options = ScrollIntoViewOptions::new();
+                options.set_block(ScrollLogicalPosition::Start);
+                panel.scroll_into_view_with_scroll_into_view_options(&options);
+            }
+        });
+    }
     let stage = &props.form.stage;
     let running = matches!(stage, Stage::Running { .. });
     let finished = matches!(stage, Stage::Finished { .. });
@@ -47,7 +68,7 @@ pub fn operation_view(props: &OperationViewProperties) -> Html {
         }
     );
     html! {
-        <section class="panel panel--operation" data-testid="operation" aria-label={words.label}>
+        <section ref={panel} class="panel panel--operation" data-testid="operation" aria-label={words.label}>
             <header class="panel__head">
                 <Title level={Level::H2} size={Size::Large}>{ words.label }</Title>
             </header>
@@ -65,7 +86,7 @@ pub fn operation_view(props: &OperationViewProperties) -> Html {
                 <ResultView result={result.clone()} />
             }
             if !finished {
-                <PreviewView tree={props.tree.clone()} preview={preview.clone()} />
+                <PreviewView tree={props.tree.clone()} preview={preview.clone()} note={props.form.note.clone()} />
             }
             if let Stage::Running { progress, .. } = stage {
                 { bar(progress.as_ref(), cancelling) }

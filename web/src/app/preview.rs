@@ -12,13 +12,17 @@ pub struct PreviewViewProperties {
     pub tree: Rc<Tree>,
     /// `None` while the worker plans.
     pub preview: Option<Rc<Result<Preview, String>>>,
+    /// What it is looking at meanwhile.
+    pub note: String,
 }
 
 #[function_component(PreviewView)]
 pub fn preview_view(props: &PreviewViewProperties) -> Html {
     let ready = props.preview.is_some().to_string();
     let content = match props.preview.as_deref() {
-        None => html! { <p class="quiet"><Spinner size={SpinnerSize::Md} />{ " planning…" }</p> },
+        None => {
+            html! { <p class="quiet"><Spinner size={SpinnerSize::Md} />{ " planning… " }{ &props.note }</p> }
+        }
         Some(Err(error)) => refusal(error),
         Some(Ok(preview)) => planned(&props.tree, preview),
     };

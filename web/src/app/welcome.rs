@@ -45,7 +45,7 @@ pub fn welcome(props: &WelcomeProperties) -> Html {
             <ul class="welcome__what">
                 { for Kind::ALL.iter().map(|&kind| {
                     let words = text::words(kind);
-                    html! { <li key={words.id}><strong>{ words.label }</strong><span>{ words.what }</span></li> }
+                    html! { <li key={words.id}><i class={classes!("fas", words.icon)} aria-hidden="true" /><strong>{ words.label }</strong><span>{ words.what }</span></li> }
                 }) }
             </ul>
         </div>

@@ -152,7 +152,8 @@ async fn fill(
     }
     writer.finish().await?;
     let file = current(&writer.close().await?).await?;
-    source::open(file).map_err(|error| error.to_string())
+    let source = source::open(file).map_err(|error| error.to_string())?;
+    Ok(source)
 }
 
 /// What a guest sees: writes on a disk of zeros, the later ones above the earlier.

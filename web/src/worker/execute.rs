@@ -8,13 +8,13 @@
 
 use super::files::{self, Entry};
 use super::session::{Session, sentence};
-use super::source::{self, number, size_of};
+use super::source::{self, Cached, number, size_of};
 use super::write::{Strategy, Writer, scratch};
 use crate::js;
 use crate::protocol::Progress;
 use backchain::chain::Fingerprint;
 use backchain::source::read_padded;
-use backchain::{CodecState, NodeId, Plan, Source, Step, inflate};
+use backchain::{CodecState, NodeId, Plan, ReadAt, Step, inflate};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use web_sys::{Blob, File};
@@ -196,8 +196,16 @@ impl<'a> Run<'a> {
         &mut self,
         writer: &mut Writer,
         file: &File,
-        source: &Source,
+        source: &Cached,
     ) -> Result<(), Stopped> {
+        let (stop, total) = (self.stop, size_of(file));
+        let report = |seen| {
+            self.report_survey(seen, total);
+            !stop.get()
+        };
+        let surveyed = source.inner().survey(&report).await;
+        surveyed.map_err(|error| error.to_string())?;
+        self.breathe_now("Copying what stays").await?;
         let mut at = 0;
         loop {
             let data = source.data_at(at).map_err(|error| error.to_string())?;
@@ -381,6 +389,15 @@ impl<'a> Run<'a> {
         } else {
             Ok(())
         }
+    }
+
+    fn report_survey(&self, seen: u64, total: u64) {
+        (self.report)(Progress {
+            done: seen,
+            total,
+            phase: "Looking for holes".to_owned(),
+            can_cancel: true,
+        });
     }
 
     fn tell(&self, phase: &str, can_cancel: bool) {

@@ -1,11 +1,11 @@
 //! The granted files, and the gate through which the engine gets them.
 
-use super::source;
+use super::source::{self, Cached, size_of};
 use crate::js;
 use crate::protocol::{Access, Granted};
-use backchain::Source;
 use backchain::chain::{self, Denied, Gate, Locator, Request};
 use js_sys::Array;
+use std::sync::Arc;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{File, FileSystemFileHandle};
@@ -19,7 +19,7 @@ pub struct Entry {
     pub handle: Option<FileSystemFileHandle>,
     /// As it is now.
     pub file: File,
-    pub source: Source,
+    pub source: Arc<Cached>,
     /// In the origin-private file system: nobody else sees it.
     pub private: bool,
     /// Given by name, and not merely found in a given folder.
@@ -193,6 +193,8 @@ impl Files {
             };
             // A file that is gone keeps its old `File`; reading it says so.
             if let Ok(file) = current(handle).await
+                && (size_of(&file), modified(&file))
+                    != (size_of(&entry.file), modified(&entry.file))
                 && let Ok(source) = source::open(file.clone())
             {
                 entry.file = file;

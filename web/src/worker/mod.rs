@@ -10,7 +10,7 @@ pub mod source;
 pub mod write;
 
 use crate::js;
-use crate::protocol::{self, Event, Operation, Outcome, Request, Saved, Status};
+use crate::protocol::{self, Event, Operation, Outcome, Progress, Request, Saved, Status};
 use backchain::NodeId;
 use execute::{RESULTS, Run, Stopped};
 use session::Session;
@@ -124,7 +124,8 @@ async fn serve(session: &mut Session, request: Request, inbox: &Inbox) {
                     )
                 })
             };
-            let preview = operation::preview(session, &operation, &[], &stale).await;
+            let note = |note| send(&Event::Planning { serial, note });
+            let preview = operation::preview(session, &operation, &[], &stale, &note).await;
             if let Some(preview) = preview.transpose() {
                 send(&Event::Preview { serial, preview });
             }
@@ -243,9 +244,17 @@ async fn attempt(
         .tree
         .plan(&wish)
         .map_err(|e| session::sentence(&e.to_string()))?;
-    let sum = operation::sum(session, operation, &|| stop.get()).await?;
-    let sum = sum.ok_or(Stopped::Cancelled)?;
     let report = |progress| send(&Event::Progress(progress));
+    let note = |phase| {
+        report(Progress {
+            done: 0,
+            total: 0,
+            phase,
+            can_cancel: true,
+        })
+    };
+    let sum = operation::sum(session, operation, &|| stop.get(), &note).await?;
+    let sum = sum.ok_or(Stopped::Cancelled)?;
     let run = Run::new(session, read_only, stop, &report, sum.written());
     let results = run.carry_out(plan).await?;
     let files = |ids: &mut dyn Iterator<Item = &NodeId>| {

@@ -5,7 +5,7 @@ use super::write::Strategy;
 use crate::app::text::bytes;
 use crate::protocol::{After, Fate, FileWrite, Kind, Operation, Preview};
 use backchain::plan::{PlanInfo, RemoveMethod};
-use backchain::{ErrorKind, NodeId, Operation as Wish, Preview as Sum};
+use backchain::{ErrorKind, Format, NodeId, Operation as Wish, Preview as Sum};
 
 /// The engine's operation for what the form says.
 ///
@@ -91,6 +91,7 @@ pub async fn preview(
     form: &Operation,
     read_only: &[u32],
     stale: &dyn Fn() -> bool,
+    note: &dyn Fn(String),
 ) -> Result<Option<Preview>, String> {
     let first = session.tree.plan(&wish(session, form)?);
     let (form, refusal) = match first {
@@ -105,7 +106,7 @@ pub async fn preview(
         ),
         Err(error) => return Err(sentence(&error.to_string())),
     };
-    let Some(sum) = sum(session, &form, stale).await? else {
+    let Some(sum) = sum(session, &form, stale, note).await? else {
         return Ok(None);
     };
     let mut preview = shown(session, &form, &sum, read_only);
@@ -123,6 +124,7 @@ pub async fn sum(
     session: &Session,
     form: &Operation,
     stale: &dyn Fn() -> bool,
+    note: &dyn Fn(String),
 ) -> Result<Option<Sum>, String> {
     if let Some((known, sum)) = &session.sum
         && known == form
@@ -130,6 +132,12 @@ pub async fn sum(
         return Ok(Some(sum.clone()));
     }
     let say = |error: backchain::Error| sentence(&error.to_string());
+    if !form.link_only {
+        survey(session, form, stale, note).await?;
+        if stale() {
+            return Ok(None);
+        }
+    }
     let plan = session.tree.plan(&wish(session, form)?).map_err(say)?;
     let mut sum = Sum::begin(&plan);
     let mut breathed = js_sys::Date::now();
@@ -144,6 +152,41 @@ pub async fn sum(
         }
     }
     Ok(Some(sum))
+}
+
+/// Looks for holes in the raw files that will be read: a browser does not tell where they are.
+async fn survey(
+    session: &Session,
+    form: &Operation,
+    stale: &dyn Fn() -> bool,
+    note: &dyn Fn(String),
+) -> Result<(), String> {
+    let ends = [Some(form.top), form.base].into_iter().flatten();
+    let chains = ends.filter_map(|layer| session.tree.chain(session.node(layer).ok()?).ok());
+    let layers: Vec<_> = chains.flat_map(|chain| chain.layers().to_vec()).collect();
+    for node in layers {
+        let raw = node
+            .image()
+            .is_ok_and(|image| image.format() == Format::Raw);
+        let entry = session
+            .file(node.id)
+            .and_then(|nth| session.files.0.get(nth));
+        let Some(entry) = entry.filter(|_| raw) else {
+            continue;
+        };
+        let total = node.source.len();
+        let report = |seen: u64| {
+            let percent = u128::from(seen) * 100 / u128::from(total.max(1));
+            note(format!(
+                "looking for holes in {}: {percent} %",
+                entry.name()
+            ));
+            !stale()
+        };
+        let surveyed = entry.source.inner().survey(&report).await;
+        surveyed.map_err(|error| format!("{} cannot be read: {error}", entry.name()))?;
+    }
+    Ok(())
 }
 
 fn shown(session: &Session, form: &Operation, sum: &Sum, read_only: &[u32]) -> Preview {
@@ -171,7 +214,11 @@ fn shown(session: &Session, form: &Operation, sum: &Sum, read_only: &[u32]) -> P
             bytes(sum.written())
         ));
     }
-    let broken = sum.info.invalid.iter().chain(&sum.info.broken_dependents);
+    let broken = || sum.info.invalid.iter().chain(&sum.info.broken_dependents);
+    // From the base up, as they are drawn.
+    let mut invalid: Vec<NodeId> = broken().copied().collect();
+    invalid.sort_by_key(|&id| depth(session, id));
+    let invalid = invalid.into_iter().map(|id| session.name(id)).collect();
     Preview {
         summary: summary(session, form),
         after: after(session, form, &sum.info),
@@ -181,12 +228,18 @@ fn shown(session: &Session, form: &Operation, sum: &Sum, read_only: &[u32]) -> P
         zeroed: sum.zeroed,
         metadata: sum.metadata,
         writes,
-        invalid: broken.map(|&id| session.name(id)).collect(),
+        invalid,
         warnings,
         refusal: None,
         can_force: false,
         commands: sum.info.equivalent.clone(),
     }
+}
+
+/// Number of layers below `id`.
+fn depth(session: &Session, id: NodeId) -> usize {
+    let below = std::iter::successors(session.tree.backing(id), |&id| session.tree.backing(id));
+    below.take(session.tree.nodes().len()).count()
 }
 
 /// More than this is said to be much.
