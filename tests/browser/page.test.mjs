@@ -156,10 +156,10 @@ test('without handles the result is saved as a new file', async () => {
 });
 
 test('a large sparse target is rewritten with its holes', async () => {
-  h.qemuImg('create', '-q', '-f', 'raw', at('base.img'), '3G');
-  h.qemuIo(at('base.img'), 'raw', 'write -P 1 1G 2M');
+  h.qemuImg('create', '-q', '-f', 'raw', at('base.img'), '600M');
+  h.qemuIo(at('base.img'), 'raw', 'write -P 1 100M 2M');
   h.qemuImg('create', '-q', '-f', 'qcow2', '-b', 'base.img', '-F', 'raw', at('top.qcow2'));
-  h.qemuIo(at('top.qcow2'), 'qcow2', 'write -P 2 2G 2M', 'write -z 1G 64k');
+  h.qemuIo(at('top.qcow2'), 'qcow2', 'write -P 2 500M 2M', 'write -z 100M 64k');
   h.qemuImg('convert', '-O', 'raw', at('top.qcow2'), at('before'));
   await h.drop(page, [at('base.img'), at('top.qcow2')]);
   await h.choose(page, 'commit', { top: 'top.qcow2', base: 'base.img' });

@@ -135,3 +135,26 @@ async fn an_aborted_writer_leaves_the_file_as_it_was() {
         .unwrap();
     assert_eq!(bytes, model);
 }
+
+#[wasm_bindgen_test]
+async fn a_survey_finds_the_holes_that_reading_bit_by_bit_finds() {
+    let mut bytes = vec![0; 21 << 20];
+    for at in [0, 5 << 20, (13 << 20) - 1, 20 << 20] {
+        bytes[at] = 1;
+    }
+    let holes = |source: &FileSource| {
+        let mut found = Vec::new();
+        while let Some(range) = source
+            .data_at(found.last().map_or(0, |r: &std::ops::Range<u64>| r.end))
+            .unwrap()
+        {
+            found.push(range);
+        }
+        found
+    };
+    let plain = FileSource::new(file(&bytes)).unwrap();
+    let surveyed = FileSource::new(file(&bytes)).unwrap();
+    surveyed.survey(&|_| true).await.unwrap();
+    assert_eq!(holes(&surveyed), holes(&plain));
+    assert_eq!(holes(&plain).len(), 4);
+}

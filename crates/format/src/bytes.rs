@@ -41,9 +41,33 @@ pub fn align_down(n: u64, unit: u64) -> u64 {
     n & !(unit - 1)
 }
 
+/// Whether there is nothing but zeros, looked at word by word: whole files go through this.
+pub fn all_zero(bytes: &[u8]) -> bool {
+    let (blocks, rest) = bytes.as_chunks::<64>();
+    let any = |block: &[u8; 64]| {
+        let (words, _) = block.as_chunks::<8>();
+        words
+            .iter()
+            .fold(0, |any, word| any | u64::from_ne_bytes(*word))
+            != 0
+    };
+    !blocks.iter().any(any) && rest.iter().all(|&byte| byte == 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_byte_anywhere_is_not_all_zero() {
+        let mut bytes = vec![0; 200];
+        assert!(all_zero(&bytes) && all_zero(&[]));
+        for at in 0..200 {
+            bytes[at] = 1;
+            assert!(!all_zero(&bytes), "byte {at}");
+            bytes[at] = 0;
+        }
+    }
 
     #[test]
     fn numbers_are_read_only_where_all_their_bytes_exist() {

@@ -1,6 +1,7 @@
 //! A `File` as the engine reads it.
 
 use crate::js;
+use backchain::format::bytes::all_zero;
 use backchain::{CachedSource, ReadAt};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -171,21 +172,8 @@ fn grains(window: &[u8]) -> u64 {
     window
         .chunks(grain)
         .zip(0_u32..)
-        .filter(|(chunk, _)| !is_zero(chunk))
+        .filter(|(chunk, _)| !all_zero(chunk))
         .fold(0, |found, (_, nth)| found | 1 << nth)
-}
-
-/// Whether there is nothing but zeros, word by word: whole files are searched with this.
-fn is_zero(bytes: &[u8]) -> bool {
-    let (words, rest) = bytes.as_chunks::<32>();
-    let any = |word: &[u8; 32]| {
-        let (halves, _) = word.as_chunks::<8>();
-        halves
-            .iter()
-            .fold(0, |any, half| any | u64::from_ne_bytes(*half))
-            != 0
-    };
-    !words.iter().any(any) && rest.iter().all(|&byte| byte == 0)
 }
 
 /// Size of a file or blob in bytes.
