@@ -7,6 +7,7 @@ mod commit;
 mod create;
 mod empty;
 mod flow;
+mod granules;
 mod guard;
 mod info;
 mod link;
