@@ -55,7 +55,7 @@ const FLAGS = [
 ];
 
 /** A scratch directory, a browser of its own with the write permission given, and a page. */
-export async function start({ write = 1, viewport = { width: 1280, height: 860 }, colorScheme = 'light' } = {}) {
+export async function start({ write = 1, viewport = { width: 1280, height: 860 }, colorScheme = 'light', serviceWorkers = 'allow' } = {}) {
   const dir = await mkdtemp(join(tmpdir(), 'backchain-browser-'));
   const profile = join(dir, 'profile');
   await mkdir(join(profile, 'Default'), { recursive: true });
@@ -71,6 +71,7 @@ export async function start({ write = 1, viewport = { width: 1280, height: 860 }
     viewport,
     colorScheme,
     acceptDownloads: true,
+    serviceWorkers,
   });
   const page = context.pages()[0] ?? (await context.newPage());
   page.setDefaultTimeout(30_000);

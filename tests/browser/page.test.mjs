@@ -240,3 +240,51 @@ test('where writing is not permitted, the originals stay and the result can be s
     await denied.close();
   }
 });
+
+test('the base is kept when the top is chosen after it', async () => {
+  await page.click('[data-testid="demo"]');
+  await page.waitForSelector('[data-name="Snap-4.qcow2"]');
+  await page.click('[data-testid="op-commit"]');
+  await page.selectOption('[data-testid="base"]', 'RootBase.qcow2');
+  await page.selectOption('[data-testid="top"]', 'Snap-2.qcow2');
+  assert.equal(await page.inputValue('[data-testid="base"]'), 'RootBase.qcow2');
+});
+
+test('dragging a layer onto another proposes an operation', async () => {
+  await page.click('[data-testid="demo"]');
+  await page.waitForSelector('[data-name="Snap-4.qcow2"]');
+  await page.dragAndDrop('[data-name="Snap-3.qcow2"]', '[data-name="Snap-1.qcow2"]');
+  await page.waitForSelector('[data-testid="operation"][aria-label="Commit"]');
+  assert.equal(await page.inputValue('[data-testid="top"]'), 'Snap-3.qcow2');
+  assert.equal(await page.inputValue('[data-testid="base"]'), 'Snap-1.qcow2');
+});
+
+test('a chain of a hundred layers is drawn and shortened', async () => {
+  h.qemuImg('create', '-q', '-f', 'qcow2', at('l0.qcow2'), '8M');
+  for (let i = 1; i < 100; i += 1) {
+    h.qemuImg('create', '-q', '-f', 'qcow2', '-u', '-b', `l${i - 1}.qcow2`, '-F', 'qcow2', at(`l${i}.qcow2`), '8M');
+  }
+  h.qemuIo(at('l50.qcow2'), 'qcow2', 'write -P 5 1M 1M');
+  await h.drop(page, Array.from({ length: 100 }, (_, i) => at(`l${i}.qcow2`)));
+  await page.waitForFunction(() => document.querySelectorAll('[data-testid="node"]').length === 100);
+  await h.choose(page, 'pull', { top: 'l99.qcow2', base: 'l0.qcow2' });
+  const result = await h.run(page);
+  assert.equal(result.status, 'done', result.text);
+  assert.equal(h.backingOf(at('l99.qcow2')), 'l0.qcow2');
+  h.check(at('l99.qcow2'));
+});
+
+test('a worker that fails is reported on the page and in the console', async () => {
+  const broken = await h.start({ serviceWorkers: 'block' });
+  try {
+    await broken.page.route('**/worker_loader.js', (route) =>
+      route.fulfill({ contentType: 'text/javascript', body: 'throw new Error("out of order")' }));
+    await broken.page.reload();
+    await broken.page.waitForSelector('[data-testid="crash"]:not([hidden])');
+    assert.match(await broken.page.innerText('[data-testid="crash"]'), /out of order/);
+    await broken.page.waitForTimeout(50);
+    assert.ok(broken.messages.some((m) => m.includes('out of order')), broken.messages.join('\n'));
+  } finally {
+    await broken.close();
+  }
+});

@@ -24,6 +24,8 @@ pub struct Model {
 #[derive(Clone, PartialEq)]
 pub struct Form {
     pub operation: Operation,
+    /// The user chose the base: it stays when another top is chosen, if it can.
+    pub base_chosen: bool,
     /// What the worker is looking at while it plans.
     pub note: String,
     /// Names this state of the form; an answer to an older one is dropped.
@@ -100,9 +102,24 @@ impl Reducible for Model {
                     next.plan(operation);
                 }
             }
-            Action::Propose(operation) | Action::Change(operation) => {
+            Action::Propose(operation) => {
                 if !next.running() {
                     next.plan(operation);
+                    next.form
+                        .iter_mut()
+                        .for_each(|form| form.base_chosen = true);
+                }
+            }
+            Action::Change(operation) => {
+                if !next.running()
+                    && let Some(old) = next.form.take()
+                {
+                    let moved =
+                        old.operation.top == operation.top && old.operation.base != operation.base;
+                    next.plan(operation);
+                    next.form.iter_mut().for_each(|form| {
+                        form.base_chosen = old.base_chosen || moved;
+                    });
                 }
             }
             Action::Run => {
@@ -152,6 +169,7 @@ impl Model {
         self.serial = self.serial.wrapping_add(1);
         self.form = Some(Form {
             operation,
+            base_chosen: false,
             note: String::new(),
             serial: self.serial,
             stage: Stage::Planning,
@@ -182,7 +200,11 @@ impl Model {
                         ..
                     }) => {
                         let operation = *operation;
+                        let base_chosen = self.form.as_ref().is_some_and(|f| f.base_chosen);
                         self.plan(operation);
+                        self.form
+                            .iter_mut()
+                            .for_each(|f| f.base_chosen = base_chosen);
                     }
                     _ => {}
                 }

@@ -77,6 +77,7 @@ pub fn operation_view(props: &OperationViewProperties) -> Html {
                 <Fields
                     tree={props.tree.clone()}
                     {operation}
+                    base_chosen={props.form.base_chosen}
                     disabled={running}
                     can_force={preview.as_deref().is_some_and(|p| p.as_ref().is_ok_and(|p| p.can_force))}
                     onchange={props.onchange.clone()}
@@ -128,6 +129,7 @@ pub fn operation_view(props: &OperationViewProperties) -> Html {
 struct FieldsProperties {
     tree: Rc<Tree>,
     operation: Operation,
+    base_chosen: bool,
     disabled: bool,
     can_force: bool,
     onchange: Callback<Operation>,
@@ -143,14 +145,25 @@ fn fields(props: &FieldsProperties) -> Html {
         ..
     } = props;
     let operation = *operation;
+    let base_chosen = props.base_chosen;
     let kind = operation.kind;
     let set_top = {
         let tree = tree.clone();
         onchange.reform(move |top: Option<LayerId>| {
             let top = top.unwrap_or(operation.top);
+            let fits = match (kind, operation.base) {
+                (_, None) => kind != Kind::Commit,
+                (Kind::Rebase, Some(base)) => base != top,
+                (_, Some(base)) => tree.below(top).iter().any(|layer| layer.id == base),
+            };
+            let base = if base_chosen && fits {
+                operation.base
+            } else {
+                default_base(&tree, kind, top)
+            };
             Operation {
                 top,
-                base: default_base(&tree, kind, top),
+                base,
                 force: false,
                 ..operation
             }

@@ -41,7 +41,7 @@ pub struct Files(pub Vec<Entry>);
 /// Deeper folders are not searched.
 const MAX_DEPTH: u32 = 16;
 /// A folder with more files is surely not one of disk images.
-const MAX_FILES: usize = 5000;
+const MAX_FILES: usize = 2000;
 
 impl Files {
     /// Adds what the user gave. A file that is here already is replaced.

@@ -173,6 +173,8 @@ async fn run(
     let (status, message) = match ended {
         Ok(done) => {
             let names = |ids: &[usize]| {
+                let mut ids = ids.to_vec();
+                ids.sort_unstable();
                 let names = ids.iter().filter_map(|&nth| session.files.0.get(nth));
                 names
                     .map(|entry| entry.name().to_owned())
@@ -183,6 +185,12 @@ async fn run(
                 notes.push(format!(
                     "No longer valid, and may be deleted: {}.",
                     names(&done.invalid)
+                ));
+            }
+            if !done.spare.is_empty() {
+                notes.push(format!(
+                    "Still valid, and no longer needed: {}.",
+                    names(&done.spare)
                 ));
             }
             if !done.saved.is_empty() {

@@ -12,9 +12,10 @@ use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{File, FileReaderSync};
 
-/// Bytes read from a file at once for metadata: each call costs a millisecond, whatever its size.
-const BLOCK: u64 = 1 << 20;
-/// Blocks kept for each file.
+/// Bytes read from a file at once for metadata: each call costs a millisecond or two, up to
+/// about this size.
+const BLOCK: u64 = 256 << 10;
+/// Blocks kept for each file. There may be many files.
 const BLOCKS: usize = 24;
 /// Bytes read at once when a file is searched for zeros.
 const WINDOW: u64 = 4 << 20;
