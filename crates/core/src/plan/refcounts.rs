@@ -28,6 +28,8 @@ pub(crate) struct Refcounts {
     /// The table moved: it is written whole, and the header has to follow.
     moved: bool,
     blocks: BTreeMap<u64, Block>,
+    /// Blocks that count the clusters of a table this plan made: it may move again.
+    pinned: BTreeSet<u64>,
     /// The next cluster to try.
     next: u64,
     /// References dropped by L2 or L1 entries not durable yet; then those that are.
@@ -61,6 +63,7 @@ impl Refcounts {
             dirty_entries: BTreeSet::new(),
             moved: false,
             blocks: BTreeMap::new(),
+            pinned: BTreeSet::new(),
             next: header.cluster.clusters(node.source.len()),
             dropped: Vec::new(),
             droppable: Vec::new(),
@@ -230,6 +233,10 @@ impl Refcounts {
         self.table_clusters = clusters;
         // With room in the table, allocating cannot come back here.
         self.table_at = self.allocate(clusters)?;
+        let first = self.table_at.0 >> self.cluster.bits();
+        let per = self.per_block();
+        self.pinned
+            .extend(first / per..=(first + clusters - 1) / per);
         self.moved = true;
         self.dropped.extend(old.0..old.0 + old.1);
         Ok(())
@@ -279,10 +286,11 @@ impl Refcounts {
             out.push(self.write(self.table_at, MetadataKind::RefcountTable, bytes));
             self.dirty_entries.clear();
         }
-        // A block that was made and filled is never needed again.
+        // A block that was made and filled is never needed again, but for the table's.
         let full = self.next / self.per_block();
+        let pinned = &self.pinned;
         self.blocks
-            .retain(|index, block| !(block.new && *index < full));
+            .retain(|index, block| !(block.new && *index < full) || pinned.contains(index));
         Ok(written)
     }
 
