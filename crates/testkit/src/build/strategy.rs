@@ -53,7 +53,7 @@ impl Limits {
     pub const GROWTH: Self = Self {
         depth: 3,
         branches: 1,
-        size: 4 << 20,
+        size: 5 << 20,
         cluster_bits: 9,
         odd_sizes: false,
         growth: true,
@@ -62,13 +62,18 @@ impl Limits {
 
 /// A tree: a chain of 2 or more images, some with siblings.
 pub fn tree(limits: Limits) -> impl Strategy<Value = TreeSpec> {
-    let small = if limits.growth { 1 } else { 3 };
-    let size = prop_oneof![
-        small => 1..=(limits.size / 8).max(1),
-        1 => 1..=limits.size,
-    ];
+    let size = if limits.growth {
+        (limits.size / 2..=limits.size).boxed()
+    } else {
+        prop_oneof![
+            3 => 1..=(limits.size / 8).max(1),
+            1 => 1..=limits.size,
+        ]
+        .boxed()
+    };
     size.prop_flat_map(move |size| {
-        let base = layer(limits, size, true);
+        // Something small for the rest to be merged into.
+        let base = layer(limits, if limits.growth { size / 8 } else { size }, true);
         let uppers = prop::collection::vec(layer(limits, size, false), 1..limits.depth);
         let branches = prop::collection::vec(
             (layer(limits, size, false), any::<prop::sample::Index>()),
@@ -143,7 +148,7 @@ fn qcow2(limits: Limits) -> impl Strategy<Value = FormatSpec> {
         .boxed()
     };
     let order = if limits.growth {
-        (5..=6u32).boxed()
+        Just(6u32).boxed()
     } else {
         prop_oneof![3 => Just(4u32), 2 => 0..=6u32].boxed()
     };

@@ -46,7 +46,7 @@ impl Bitmap {
                     }
                     // Bits behind the end of the disk are zero.
                     let last = shape.size.div_ceil(1 << granularity_bits);
-                    if to_u64(bits.len()) * 8 > last && last % 8 != 0 {
+                    if to_u64(bits.len()) * 8 > last && !last.is_multiple_of(8) {
                         bits[to_usize(last / 8)] &= (1 << (last % 8)) - 1;
                     }
                     Chunk::Bits(bits)
