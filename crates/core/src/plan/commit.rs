@@ -37,7 +37,10 @@ impl Commit<'_> {
                 Error::new(ErrorKind::Invalid, message)
             })?;
         let (top, base) = (tree.node(self.top), tree.node(self.base));
-        guard::data_writable(tree, base)?;
+        guard::data_writable_beside_snapshots(tree, base)?;
+        if top.virtual_size() > base.virtual_size() {
+            guard::can_grow(base)?;
+        }
         guard::no_own_snapshots(top)?;
         if self.empty_top {
             if depth > 1 {

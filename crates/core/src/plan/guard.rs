@@ -25,8 +25,37 @@ pub(super) fn header_writable(tree: &Tree, node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// Fails when guest data cannot be written to `node`.
+/// Fails when guest data cannot be written to `node`, an image without internal snapshots.
 pub(super) fn data_writable(tree: &Tree, node: &Node) -> Result<()> {
+    data_writable_beside_snapshots(tree, node)?;
+    let count = node
+        .image()?
+        .as_qcow2()
+        .map_or(0, |i| i.head.header.snapshots);
+    if count == 0 {
+        return Ok(());
+    }
+    let message = format!(
+        "the image has {count} internal snapshot(s); writing to such images is not supported yet"
+    );
+    Err(Error::new(ErrorKind::Unsupported, message).about(&node.name))
+}
+
+/// Fails when a disk cannot grow: snapshots of version 2 do not record their disk's size.
+pub(super) fn can_grow(node: &Node) -> Result<()> {
+    let Some(image) = node.image()?.as_qcow2() else {
+        return Ok(());
+    };
+    if image.head.is_v3() || image.head.header.snapshots == 0 {
+        return Ok(());
+    }
+    let message = "the image is of version 2 and has internal snapshots, so it cannot be resized";
+    Err(Error::new(ErrorKind::Unsupported, message).about(&node.name))
+}
+
+/// Fails when guest data cannot be written to `node`. Its own internal snapshots stay as they
+/// are: clusters and tables they share are copied first.
+pub(super) fn data_writable_beside_snapshots(tree: &Tree, node: &Node) -> Result<()> {
     header_writable(tree, node)?;
     let Some(image) = node.image()?.as_qcow2() else {
         return Ok(());
@@ -37,11 +66,6 @@ pub(super) fn data_writable(tree: &Tree, node: &Node) -> Result<()> {
     } else if header.has(incompatible::DATA_FILE) {
         "the image has an external data file; writing to such images is not supported yet"
             .to_owned()
-    } else if header.snapshots > 0 {
-        format!(
-            "the image has {} internal snapshot(s); writing to such images is not supported yet",
-            header.snapshots
-        )
     } else if header.has(incompatible::DIRTY) {
         "the image was not closed properly and its refcounts may be wrong; repair it first"
             .to_owned()

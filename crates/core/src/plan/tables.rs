@@ -31,7 +31,7 @@ pub(crate) struct Tables {
     done: Vec<Slice>,
 }
 
-/// A part of an L2 table in memory.
+/// A part of an L2 table in memory; all of it for a table that is copied.
 struct Slice {
     /// Which part of the disk's entries: entry index of the first one.
     first: u64,
@@ -117,7 +117,11 @@ impl Tables {
     fn open(&mut self, cluster: u64) -> Result<bool> {
         let per = self.entries_per_slice();
         let first = cluster / per * per;
-        if self.open.as_ref().is_some_and(|s| s.first == first) {
+        let here = |s: &Slice| {
+            let len = to_u64(s.bytes.len()) / self.layout.entry_len();
+            (s.first..s.first + len).contains(&cluster)
+        };
+        if self.open.as_ref().is_some_and(here) {
             return Ok(true);
         }
         self.close();
@@ -182,19 +186,30 @@ impl Tables {
         refcounts: &mut Refcounts,
     ) -> Result<()> {
         let l1_index = cluster / self.layout.entries();
-        if self.l1_entry(l1_index)?.table.is_none() {
-            let table = refcounts.allocate(1)?;
-            let bits = L1Entry {
-                table: Some(table),
-                copied: true,
+        let old = self.l1_entry(l1_index)?;
+        match old.table {
+            None => {
+                self.make(l1_index, refcounts)?;
             }
-            .to_bits();
-            if let Some(slot) = self.l1.get_mut(to_usize(l1_index)) {
-                *slot = bits;
+            // An internal snapshot has the table too: it keeps the old one.
+            Some(table) if !old.copied && refcounts.get(self.number(table))? > 1 => {
+                self.close();
+                let at = self.make(l1_index, refcounts)?;
+                refcounts.drop_reference(self.number(table));
+                let mut bytes = vec![0; to_usize(self.layout.cluster.bytes())];
+                read_padded(self.node.source.as_ref(), table.0, &mut bytes)
+                    .map_err(|e| self.node.blame(e))?;
+                let first = l1_index * self.layout.entries();
+                let dirty = 0..bytes.len();
+                self.open = Some(Slice {
+                    first,
+                    l1_index,
+                    at,
+                    bytes,
+                    dirty,
+                });
             }
-            self.dirty_l1.insert(l1_index);
-            self.new_tables.insert(l1_index);
-            self.last_made = Some(l1_index);
+            Some(_) => {}
         }
         self.open(cluster)?;
         let layout = self.layout;
@@ -219,6 +234,26 @@ impl Tables {
             };
         }
         Ok(())
+    }
+
+    /// Takes a cluster for a new table and links it in memory.
+    fn make(&mut self, l1_index: u64, refcounts: &mut Refcounts) -> Result<HostOffset> {
+        let table = refcounts.allocate(1)?;
+        let entry = L1Entry {
+            table: Some(table),
+            copied: true,
+        };
+        if let Some(slot) = self.l1.get_mut(to_usize(l1_index)) {
+            *slot = entry.to_bits();
+        }
+        self.dirty_l1.insert(l1_index);
+        self.new_tables.insert(l1_index);
+        self.last_made = Some(l1_index);
+        Ok(table)
+    }
+
+    fn number(&self, host: HostOffset) -> u64 {
+        host.0 >> self.layout.cluster.bits()
     }
 
     /// Ends the window: writes the tables that nothing points at yet, and keeps the writes that
