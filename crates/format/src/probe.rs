@@ -55,9 +55,12 @@ pub struct UnknownFormat(pub String);
 pub const PROBE_BYTES: usize = 512;
 
 /// What the first bytes of a file say it is. Anything without a known magic is raw.
+///
+/// Version 1, QEMU's "qcow", counts as qcow2 too: opening it then fails for its version,
+/// rather than showing its metadata as the disk.
 pub fn probe(head: &[u8]) -> Format {
     let version = crate::bytes::be32(head, 4);
-    if head.starts_with(&crate::qcow2::MAGIC) && matches!(version, Some(2..)) {
+    if head.starts_with(&crate::qcow2::MAGIC) && matches!(version, Some(1..)) {
         Format::Qcow2
     } else {
         Format::Raw
@@ -69,8 +72,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn qcow_version_1_is_not_qcow2() {
-        assert_eq!(probe(b"QFI\xfb\0\0\0\x01"), Format::Raw);
+    fn only_a_magic_with_a_version_is_qcow2() {
+        assert_eq!(probe(b"QFI\xfb\0\0\0\0"), Format::Raw);
+        assert_eq!(probe(b"QFI\xfb\0\0\0\x01"), Format::Qcow2);
         assert_eq!(probe(b"QFI\xfb\0\0\0\x03"), Format::Qcow2);
         assert_eq!(probe(b"QFI\xfb"), Format::Raw);
         assert_eq!(probe(b""), Format::Raw);

@@ -51,7 +51,9 @@ impl<'a> Stored<'a> {
     /// A few bytes at `offset`, through the cache; they do not cross a multiple of 8.
     fn bytes(&mut self, offset: u64) -> io::Result<&[u8]> {
         let start = offset / SLICE * SLICE;
-        let slot = to_usize(start / SLICE % SLICES);
+        // Multiplied, so that tables and blocks at round offsets do not share a slot.
+        let slot =
+            to_usize((start / SLICE).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 & (SLICES - 1));
         if self.slices.is_empty() {
             self.slices.resize(to_usize(SLICES), (u64::MAX, Vec::new()));
         }

@@ -2,11 +2,17 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::{ReadAt, read_padded};
-use backchain_format::bytes::to_usize;
+use backchain_format::bytes::{to_u64, to_usize};
 use backchain_format::qcow2::{
     BitmapDirectoryEntry, CryptMethod, Head, L1Entry, L2Layout, SnapshotEntry, autoclear,
     incompatible,
 };
+
+/// QEMU's limit for the bytes of a snapshot table.
+const MAX_SNAPSHOT_TABLE: u64 = 64 << 20;
+/// Bytes of it read at once: room for two entries of 40 bytes, 1024 extra bytes and two names
+/// of 65535 bytes at most.
+const SNAPSHOT_WINDOW: usize = 2 * (40 + 1024 + 2 * 65536);
 
 /// A qcow2 image whose header was read and whose tables are known to lie within the file.
 #[derive(Debug, Clone)]
@@ -18,7 +24,8 @@ pub struct Qcow2 {
 }
 
 impl Qcow2 {
-    /// Reads the head and checks where the tables are. Tables are not read.
+    /// Reads the head and, where there are any, the lists of snapshots and bitmaps, and checks
+    /// where the tables are. Tables are not read.
     pub fn open(source: &dyn ReadAt) -> Result<Self> {
         let file_len = source.len();
         // The largest cluster is 2 MiB; most heads end within the first 4 KiB.
@@ -33,6 +40,12 @@ impl Qcow2 {
         let head = Head::from_bytes(&bytes)?;
         let image = Self { head, file_len };
         image.check_tables()?;
+        // QEMU opens nothing with a damaged list of snapshots or bitmaps, and neither must a
+        // program that is going to write.
+        image.snapshots(source)?;
+        if image.bitmaps_consistent() {
+            image.bitmaps(source)?;
+        }
         Ok(image)
     }
 
@@ -82,28 +95,37 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Reads the table of internal snapshots.
+    /// Reads the table of internal snapshots. Bytes past the end of the file are zeros.
     pub fn snapshots(&self, source: &dyn ReadAt) -> Result<Vec<SnapshotEntry>> {
         let header = &self.head.header;
+        let start = header.snapshot_table.0;
         let mut list = Vec::new();
-        let mut at = header.snapshot_table.0;
+        let mut window = vec![
+            0;
+            if header.snapshots > 0 {
+                SNAPSHOT_WINDOW
+            } else {
+                0
+            }
+        ];
+        let (mut window_at, mut at) = (start, start);
+        read_padded(source, window_at, &mut window)?;
         for _ in 0..header.snapshots {
-            // 40 fixed + 1024 extra bytes + two names of at most 65535 bytes.
-            let most = 40 + 1024 + 2 * 65535;
-            let mut bytes = vec![0; to_usize(self.file_len.saturating_sub(at).min(4096))];
-            source.read_exact_at(at, &mut bytes)?;
-            let entry = SnapshotEntry::from_bytes(&bytes, at).or_else(|error| {
-                let full = to_usize(self.file_len.saturating_sub(at).min(most));
-                if full <= bytes.len() {
-                    return Err(Error::from(error));
-                }
-                bytes.resize(full, 0);
-                source.read_exact_at(at, &mut bytes)?;
-                Ok(SnapshotEntry::from_bytes(&bytes, at)?)
-            });
-            let (entry, len) = entry?;
+            if at - window_at > to_u64(SNAPSHOT_WINDOW / 2) {
+                window_at = at;
+                read_padded(source, window_at, &mut window)?;
+            }
+            // Half a window is behind it, and no entry is longer.
+            let bytes = window.get(to_usize(at - window_at)..).unwrap_or_default();
+            let (entry, len) = SnapshotEntry::from_bytes(bytes, at)?;
             list.push(entry);
-            at = at.saturating_add(backchain_format::bytes::to_u64(len));
+            at = at.saturating_add(to_u64(len));
+            if at.saturating_sub(start) > MAX_SNAPSHOT_TABLE {
+                let message = format!(
+                    "the snapshot table is longer than the {MAX_SNAPSHOT_TABLE} bytes that are allowed"
+                );
+                return Err(Error::new(ErrorKind::Unsupported, message));
+            }
         }
         Ok(list)
     }

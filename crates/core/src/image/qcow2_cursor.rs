@@ -25,6 +25,8 @@ pub(super) struct Qcow2Cursor {
     l1_table: HostOffset,
     l1_entries: u64,
     l2: TableSlice,
+    /// The number of L2 tables was looked at.
+    checked: bool,
 }
 
 /// A window of a table in memory.
@@ -69,13 +71,44 @@ impl Qcow2Cursor {
             l1_table: header.l1_table,
             l1_entries: u64::from(header.l1_entries),
             l2: TableSlice::default(),
+            checked: false,
         }
+    }
+
+    /// L2 tables are never shared within one L1 table, so a file cannot have more of them than
+    /// clusters. Walking a table of millions of entries that all name the same L2 table would
+    /// take for ever.
+    fn check_tables(&mut self) -> Result<()> {
+        let clusters = self.layout.cluster.clusters(self.file_len);
+        if self.l1_entries <= clusters {
+            return Ok(());
+        }
+        let (mut index, mut tables) = (0, 0);
+        while index < self.l1_entries {
+            let at = self.l1_table.0 + index * L1Entry::LEN;
+            let len = self.l1_entries * L1Entry::LEN;
+            let words = self.l1.load(&self.source, self.l1_table.0, len, at)?;
+            let words = words.chunks_exact(8);
+            index += to_u64(words.len()).max(1);
+            tables += to_u64(words.filter(|word| **word != [0; 8]).count());
+            if tables > clusters {
+                let message = format!(
+                    "the L1 table names more L2 tables than the file has clusters ({clusters})"
+                );
+                return Err(Error::new(ErrorKind::Corrupt, message));
+            }
+        }
+        Ok(())
     }
 
     /// The next piece; neighbours may still continue each other.
     pub(super) fn next(&mut self) -> Result<Option<Extent>> {
         if self.pos >= self.size {
             return Ok(None);
+        }
+        if !self.checked {
+            self.check_tables()?;
+            self.checked = true;
         }
         let extent = match self.l2_table()? {
             Ok(table) => self.in_table(table)?,

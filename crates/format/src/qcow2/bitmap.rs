@@ -31,8 +31,8 @@ impl BitmapsExtension {
                 format!("bitmaps extension names {count} bitmaps, 1 to 65535 are allowed");
             return Err(FormatError::corrupt(at, message));
         }
-        // An entry is at least 24 bytes plus name, at most 24 + 1023 + 1023 rounded up to 8.
-        if directory_len > u64::from(count) * 4096 {
+        // An entry has 24 bytes and a name of at most 1023; extra data is not defined yet.
+        if directory_len > u64::from(count) * 2048 {
             let message = format!("bitmap directory of {directory_len} bytes is too long");
             return Err(FormatError::corrupt(at + 8, message));
         }
@@ -67,6 +67,8 @@ impl BitmapDirectoryEntry {
     pub const IN_USE: u32 = 1;
     /// The bitmap records writes.
     pub const AUTO: u32 = 2;
+    /// QEMU's limit for the entries of a bitmap's table.
+    pub const MAX_TABLE_ENTRIES: u32 = 0x800_0000;
 
     /// Reads the entry at the start of `bytes`, found at byte `at` of the file. Returns it with
     /// its length including the padding.
@@ -82,17 +84,37 @@ impl BitmapDirectoryEntry {
                 format!("bitmap type {kind} is not known"),
             ));
         }
-        if granularity_bits > 63 {
-            let message = format!("bitmap granularity of 2^{granularity_bits} bytes, at most 2^63");
+        if !(9..=31).contains(&granularity_bits) {
+            let message = format!(
+                "bitmap granularity of 2^{granularity_bits} bytes, 2^9 to 2^31 are allowed"
+            );
             return Err(FormatError::corrupt(at + 17, message));
+        }
+        if name_len == 0 || name_len > 1023 {
+            let message = format!("bitmap name of {name_len} bytes, 1 to 1023 are allowed");
+            return Err(FormatError::corrupt(at + 18, message));
         }
         let start = 24usize.checked_add(extra).ok_or_else(short)?;
         let end = start.checked_add(name_len).ok_or_else(short)?;
         let name = bytes.get(start..end).ok_or_else(short)?;
+        let table = HostOffset(be64(bytes, 0).ok_or_else(short)?);
+        let table_entries = be32(bytes, 8).ok_or_else(short)?;
+        let flags = be32(bytes, 12).ok_or_else(short)?;
+        if !table.0.is_multiple_of(512)
+            || table_entries == 0
+            || table_entries > Self::MAX_TABLE_ENTRIES
+        {
+            let message = format!("bitmap table of {table_entries} entries at {table}");
+            return Err(FormatError::corrupt(at, message));
+        }
+        if flags & !(Self::IN_USE | Self::AUTO) != 0 {
+            let message = format!("bitmap flags {flags:#x} are not all known");
+            return Err(FormatError::unsupported(at + 12, message));
+        }
         let entry = Self {
-            table: HostOffset(be64(bytes, 0).ok_or_else(short)?),
-            table_entries: be32(bytes, 8).ok_or_else(short)?,
-            flags: be32(bytes, 12).ok_or_else(short)?,
+            table,
+            table_entries,
+            flags,
             granularity_bits,
             name: String::from_utf8_lossy(name).into_owned(),
             stored_len: to_u64(end.next_multiple_of(8)),

@@ -1,6 +1,6 @@
 //! The first cluster as a whole: header, extensions, backing file name.
 
-use super::{Extensions, Header, Version};
+use super::{CryptMethod, Extensions, Header, Version};
 use crate::bytes::{to_u64, to_usize};
 use crate::{FormatError, HostOffset};
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,7 @@ impl Head {
         if let Some(problem) = problem {
             return Err(problem);
         }
+        Self::check_extensions(&header, &extensions)?;
         let backing = match header.backing_name {
             Some((at, len)) => Some(Backing {
                 name: Self::name(bytes, at, len)?,
@@ -55,6 +56,26 @@ impl Head {
             extensions,
             backing,
         })
+    }
+
+    /// What QEMU refuses: a format name longer than any, encryption half there.
+    fn check_extensions(header: &Header, extensions: &Extensions) -> Result<(), FormatError> {
+        let at = u64::from(header.header_length);
+        let name = extensions.get(Extensions::BACKING_FORMAT);
+        if let Some(name) = name.filter(|name| name.len() >= 16) {
+            let message = format!(
+                "the backing format name is {} bytes long, at most 15 are allowed",
+                name.len()
+            );
+            return Err(FormatError::corrupt(at, message));
+        }
+        let luks = header.crypt == CryptMethod::Luks;
+        if luks != extensions.get(Extensions::CRYPTO).is_some() {
+            let message = "the pointer to the encryption header is there without LUKS encryption, \
+                           or the other way round";
+            return Err(FormatError::corrupt(at, message));
+        }
+        Ok(())
     }
 
     fn name(bytes: &[u8], at: HostOffset, len: u32) -> Result<String, FormatError> {

@@ -131,6 +131,11 @@ impl L2Entry {
             {
                 Some("host offset not aligned to a cluster boundary")
             }
+            L2Kind::Standard { .. } | L2Kind::Unallocated
+                if !layout.zero_flag && bits & ZERO != 0 =>
+            {
+                Some("zero cluster in an image of version 2")
+            }
             _ if !entry.subclusters.is_valid() => Some("subcluster both allocated and zero"),
             L2Kind::Unallocated if entry.subclusters.allocated != 0 => {
                 Some("allocated subclusters without a host cluster")
