@@ -37,7 +37,7 @@ impl Failure {
     /// A failure with exit code 1.
     pub(crate) fn new(message: impl Display) -> Self {
         Self {
-            message: message.to_string(),
+            message: one_line(&message.to_string()),
             code: code::FAILED,
         }
     }
@@ -54,7 +54,7 @@ impl Failure {
             message = format!("{} with --force-dependents", error.message());
         }
         Self {
-            message,
+            message: one_line(&message),
             code: code_of_change(error.kind()),
         }
     }
@@ -73,9 +73,11 @@ impl Failure {
 
     /// A mistake in the arguments of `command`.
     pub(crate) fn usage(command: &str, message: impl Display) -> Self {
-        Self::new(format_args!(
-            "{message}\nTry 'backchain {command} --help' for more info"
-        ))
+        let mut usage = Self::new(message);
+        usage
+            .message
+            .push_str(&format!("\nTry 'backchain {command} --help' for more info"));
+        usage
     }
 
     /// The same with another exit code.
@@ -106,6 +108,19 @@ impl Failure {
             crate::output::complain(&self.message);
         }
     }
+}
+
+/// Names come out of images: they must not move the cursor or start a line of their own.
+fn one_line(message: &str) -> String {
+    let mut line = String::with_capacity(message.len());
+    for c in message.chars() {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
 }
 
 /// The one place where kinds of errors of a change become exit codes.
