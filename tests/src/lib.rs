@@ -1,4 +1,7 @@
-//! Helpers of the tests that run programs: the command `backchain` and the installed QEMU tools.
+//! Helpers of the tests that run programs: the command `backchain` and the installed QEMU tools;
+//! and malformed images.
+
+pub mod malformed;
 
 use std::collections::BTreeMap;
 use std::env;

@@ -80,8 +80,11 @@ proptest! {
             let mut emit = |finding: &Finding| findings.push(finding.to_string());
             let report = check(node.source.as_ref(), image, 100, &mut emit);
             let leaks = to_u64(verify(case.files[&node.name].bytes()).leaks.len());
-            let counts = (report.corruptions, report.check_errors, report.leaks);
-            prop_assert_eq!(counts, (0, 0, leaks), "{}: {:?}", node.name, findings);
+            let counts = (report.corruptions, report.check_errors);
+            prop_assert_eq!(counts, (0, 0), "{}: {:?}", node.name, findings);
+            // Bitmaps that nobody vouches for any more are leaks, as qemu-img counts.
+            let alike = report.leaks == leaks || report.leaks > leaks && !image.bitmaps_consistent();
+            prop_assert!(alike, "{}: {:?} instead of {leaks}", node.name, findings);
         }
     }
 }
