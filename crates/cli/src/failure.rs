@@ -110,11 +110,13 @@ impl Failure {
     }
 }
 
-/// Names come out of images: they must not move the cursor or start a line of their own.
+/// Names come out of images: they must not move the cursor or start a line of their own. The
+/// one message of two lines that qemu-img has stays as it is.
 fn one_line(message: &str) -> String {
+    let second = message.rfind("\nIs another process using the image");
     let mut line = String::with_capacity(message.len());
-    for c in message.chars() {
-        if c.is_control() {
+    for (at, c) in message.char_indices() {
+        if c.is_control() && Some(at) != second {
             line.extend(c.escape_default());
         } else {
             line.push(c);
