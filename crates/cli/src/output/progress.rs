@@ -2,7 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// Shows how far something is until it is dropped or finished.
 pub(crate) enum Progress {
@@ -11,7 +11,7 @@ pub(crate) enum Progress {
     /// A bar.
     Bar(ProgressBar),
     /// The last percentage shown, in hundredths.
-    Percent(AtomicU64),
+    Percent(Mutex<u64>),
 }
 
 /// When progress is shown.
@@ -64,7 +64,7 @@ impl Progress {
             When::Never | When::Terminal => Self::Nothing,
             When::Always => {
                 percent(0);
-                Self::Percent(AtomicU64::new(0))
+                Self::Percent(Mutex::new(0))
             }
         }
     }
@@ -81,7 +81,10 @@ impl Progress {
                 let wide = u128::from(done.min(total)) * 10_000;
                 let hundredths = wide.checked_div(u128::from(total)).unwrap_or(0);
                 let hundredths = u64::try_from(hundredths).unwrap_or(10_000);
-                if last.fetch_max(hundredths, Ordering::Relaxed) < hundredths {
+                // Held while printing: several threads may report.
+                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+                if *last < hundredths {
+                    *last = hundredths;
                     percent(hundredths);
                 }
             }
