@@ -11,15 +11,15 @@ use backchain_format::Format;
 use backchain_testkit::build::TreeSpec;
 use backchain_testkit::build::strategy::{Limits, tree};
 use backchain_testkit::case::Case;
-use backchain_testkit::judge::{carry_out, judge, made_format};
+use backchain_testkit::judge::{carry_out, judge, left_by, made_format};
 use backchain_testkit::model::first_difference;
-use backchain_testkit::ops::{Kind, NEW, Op, Pick, has_bitmaps, pick};
+use backchain_testkit::ops::{Kind, Op, Pick, has_bitmaps, new_name, pick};
 use backchain_testkit::sim::SimFile;
 use backchain_testkit::{cases, qemu};
 use proptest::prelude::*;
 
 fn law(spec: &TreeSpec, pick: &Pick) -> Result<(), TestCaseError> {
-    let case = Case::build(spec);
+    let case = Case::build_labelled(spec, !pick.options.is_multiple_of(3));
     let Some(op) = pick.fit(&case) else {
         return Ok(());
     };
@@ -112,6 +112,24 @@ proptest! {
     #[test]
     fn growing_images_keep_the_law(spec in tree(Limits::GROWTH), pick in moving_pick()) {
         law(&spec, &pick)?;
+    }
+
+    /// One operation after the other on the same images: what one leaves, the next takes.
+    #[test]
+    fn operations_follow_each_other(
+        spec in tree(Limits { size: 300 << 10, ..Limits::SMALL }),
+        picks in prop::collection::vec(any_pick(), 2..6),
+    ) {
+        let mut case = Case::build(&spec);
+        for pick in picks {
+            let Some(op) = pick.fit(&case) else { continue };
+            let next = carry_out(&case.open(), &case.files, &op.operation, op.window)
+                .and_then(|done| judge(&case, &op, &done).map(|()| done))
+                .and_then(|done| left_by(&case, &op, &done));
+            case = next.map_err(|why| {
+                TestCaseError::fail(format!("{:?}: {why}", op.operation))
+            })?;
+        }
     }
 
     /// qemu-img finds nothing wrong with the files afterwards and reads them as we do.
@@ -219,13 +237,14 @@ fn ask_qemu(case: &Case, op: &Op, after: &backchain_testkit::case::Files) -> Res
             return Err(format!("{}: {difference}", node.name));
         }
     }
+    let new = new_name(case);
     if let (Some(format), Some((view, _))) = (made_format(op), &op.made) {
         if format == Format::Qcow2 {
-            qemu::check(dir.path(), NEW, true)?;
+            qemu::check(dir.path(), &new, true)?;
         }
-        let seen = qemu::view(dir.path(), NEW, format.name())?;
+        let seen = qemu::view(dir.path(), &new, format.name())?;
         if let Some(difference) = first_difference(&seen, view) {
-            return Err(format!("{NEW}: {difference}"));
+            return Err(format!("{new}: {difference}"));
         }
     }
     Ok(())

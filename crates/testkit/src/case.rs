@@ -32,13 +32,20 @@ pub struct CaseNode {
     pub format: Format,
     /// Number of the backing file.
     pub parent: Option<usize>,
-    /// What the image says.
+    /// What the image says, as it was built.
     pub layer: Layer,
+    /// What its guest sees, once an operation has changed where that comes from.
+    pub view: Option<Vec<u8>>,
 }
 
 impl Case {
-    /// Builds all images of a tree.
+    /// Builds all images of a tree; every link has its format label.
     pub fn build(spec: &TreeSpec) -> Self {
+        Self::build_labelled(spec, true)
+    }
+
+    /// Builds all images of a tree, with or without format labels.
+    pub fn build_labelled(spec: &TreeSpec, labels: bool) -> Self {
         let mut case = Self {
             files: Files::new(),
             nodes: Vec::new(),
@@ -50,7 +57,7 @@ impl Case {
             };
             let backing = parent.map(|p| Backing {
                 name: case.nodes[p].name.clone(),
-                format: Some(case.nodes[p].format.name().to_owned()),
+                format: labels.then(|| case.nodes[p].format.name().to_owned()),
             });
             let built = build::build(layer, backing);
             let name = name(number, format, layer.seed);
@@ -60,6 +67,7 @@ impl Case {
                 format,
                 parent: *parent,
                 layer: built.layer,
+                view: None,
             });
         }
         case
@@ -72,6 +80,9 @@ impl Case {
 
     /// What the guest must see of image `top`.
     pub fn view(&self, top: usize) -> Vec<u8> {
+        if let Some(view) = &self.nodes[top].view {
+            return view.clone();
+        }
         let chain = self.chain(top);
         model::view(chain.iter().rev().map(|n| &self.nodes[*n].layer))
     }

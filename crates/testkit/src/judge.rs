@@ -1,9 +1,9 @@
 //! Whether the files after an operation are what the operation promised.
 
 use crate::bitmaps;
-use crate::case::{Case, Files, engine_view, id, open};
+use crate::case::{Case, CaseNode, Files, engine_view, id, open};
 use crate::model::first_difference;
-use crate::ops::{NEW, Op};
+use crate::ops::{Op, new_name};
 use crate::rng::Rng;
 use crate::sim::{self, Run, SimFile};
 use crate::verify::verify;
@@ -71,7 +71,11 @@ pub fn carry_out(
 /// Opens the files of a case, and the new one if there is one.
 pub fn reopen(case: &Case, files: &Files, made: Option<Format>) -> Tree {
     let names = case.nodes.iter().map(|n| (n.name.as_str(), n.format));
-    open(files, names.chain(made.map(|format| (NEW, format))))
+    let new = new_name(case);
+    open(
+        files,
+        names.chain(made.map(|format| (new.as_str(), format))),
+    )
 }
 
 /// The format of the image that an operation makes.
@@ -136,7 +140,7 @@ pub fn views(case: &Case, op: &Op, tree: &Tree) -> Result<(), String> {
         reads(tree, id(number), &expected).map_err(|e| format!("{}: {e}", node.name))?;
     }
     if let Some((view, _)) = &op.made {
-        reads(tree, Op::new_id(case), view).map_err(|e| format!("{NEW}: {e}"))?;
+        reads(tree, Op::new_id(case), view).map_err(|e| format!("the new image: {e}"))?;
     }
     Ok(())
 }
@@ -151,6 +155,40 @@ pub fn reads(tree: &Tree, node: NodeId, expected: &[u8]) -> Result<(), String> {
         Some(difference) => Err(format!("reads differently: {difference}")),
         None => Ok(()),
     }
+}
+
+/// The case as the operation left it: the same images with what they are to read as, those
+/// that are no longer valid included, and the new one.
+///
+/// # Errors
+/// An image that cannot be read.
+pub fn left_by(case: &Case, op: &Op, done: &Done) -> Result<Case, String> {
+    let tree = reopen(case, &done.run.after, made_format(op));
+    let mut next = case.clone();
+    next.files = done.run.after.clone();
+    for (number, node) in next.nodes.iter_mut().enumerate() {
+        let target = op.target.as_ref().filter(|(n, _)| *n == number);
+        node.view = Some(match target {
+            Some((_, view)) => view.clone(),
+            None if op.listed.contains(&number) => {
+                engine_view(&tree, id(number)).map_err(|e| e.to_string())?
+            }
+            None => case.view(number),
+        });
+        if let Some((_, base)) = op.links.iter().find(|(n, _)| *n == number) {
+            node.parent = *base;
+        }
+    }
+    if let (Some((view, parent)), Some(format)) = (&op.made, made_format(op)) {
+        next.nodes.push(CaseNode {
+            name: new_name(case),
+            format,
+            parent: *parent,
+            layer: case.nodes[0].layer.clone(),
+            view: Some(view.clone()),
+        });
+    }
+    Ok(next)
 }
 
 fn links(case: &Case, op: &Op, tree: &Tree) -> Result<(), String> {

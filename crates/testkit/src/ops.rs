@@ -8,7 +8,9 @@ use backchain_format::qcow2::{Codec, Extensions, Head};
 use proptest::prelude::*;
 
 /// Name of the file that `create` and `convert` make.
-pub const NEW: &str = "new.img";
+pub fn new_name(case: &Case) -> String {
+    format!("new{}.img", case.nodes.len())
+}
 
 /// Which operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -227,7 +229,7 @@ impl Pick {
             view.resize(to_usize(size), 0);
         }
         let mut op = Op::new(Operation::Create {
-            name: NEW.to_owned(),
+            name: new_name(case),
             options,
             backing: backing.map(id),
         });
@@ -240,7 +242,7 @@ impl Pick {
         let top = choose(self.layer, &all)?;
         let mut op = Op::new(Operation::Convert {
             top: id(top),
-            name: NEW.to_owned(),
+            name: new_name(case),
             options: self.create_options(),
         });
         let view = case.view(top);

@@ -29,8 +29,18 @@ pub(super) fn encode(
         let at = to_usize(at);
         file[at..at + bytes.len()].copy_from_slice(bytes);
     };
-    let head = head(shape, format, places, maps, backing, rng);
-    put(0, &head.to_bytes());
+    let mut head = head(shape, format, places, maps, backing, rng);
+    let old = !head.is_v3() && head.extensions.0.is_empty();
+    if old
+        && format.odd_head
+        && let Some((_, len)) = head.header.backing_name
+    {
+        // As the first versions did: no extensions, not even their end, before the name.
+        head.header.backing_name = Some((HostOffset(72), len));
+        put(0, &head.header.to_bytes());
+    } else {
+        put(0, &head.to_bytes());
+    }
     if let Some((at, name)) = head.name_bytes() {
         put(at.0, name);
     }
@@ -120,7 +130,8 @@ fn head(
             data: FeatureNames::standard_bytes(),
         });
     }
-    if format.odd_head {
+    let bare = !format.v3 && backing.as_ref().is_some_and(|b| b.format.is_none());
+    if format.odd_head && !bare {
         extensions.0.push(Extension {
             kind: 0x7465_7374,
             data: b"not to be lost".to_vec(),
