@@ -175,6 +175,20 @@ fn six_commits_by_commit_and_rebase() {
             dir.own_ok(&arguments);
             assert_eq!(dir.backing(above).as_deref(), Some(base));
             judge(&dir, kind, &left(top, base));
+
+            // A safe rebase is right whatever the sizes are.
+            let dir = chain(kind);
+            dir.own_ok(&["commit", "-b", base, top]);
+            let rebase = [
+                "rebase",
+                "-b",
+                base,
+                "-F",
+                kind.format(position(base)),
+                above,
+            ];
+            dir.own_ok(&rebase);
+            judge(&dir, kind, &left(top, base));
         }
     }
 }

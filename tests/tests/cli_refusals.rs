@@ -66,6 +66,26 @@ fn dependents_are_found_beside_and_named() {
     assert_eq!(dir.bytes()["clone"], clone);
 }
 
+/// Every overlay of top beside it is relinked, not only the one in the active layer's chain.
+#[test]
+fn all_the_overlays_of_top_are_relinked() {
+    let dir = three();
+    dir.qemu_ok(&[
+        "create", "-q", "-f", "qcow2", "-b", "mid", "-F", "qcow2", "twin", "3M",
+    ]);
+    dir.io("qcow2", "twin", &["write -P 9 1M 1M"]);
+    for name in ["top", "twin"] {
+        dir.qemu_ok(&["convert", "-O", "raw", name, &format!("{name}.raw")]);
+    }
+    dir.own_ok(&["blockcommit", "top", "--top", "mid", "--delete"]);
+    for name in ["top", "twin"] {
+        assert_eq!(dir.backing(name).as_deref(), Some("base"));
+        dir.assert_clean(name);
+        dir.assert_same(name, &format!("{name}.raw"));
+    }
+    assert!(!dir.path().join("mid").exists());
+}
+
 /// From another directory, with the images named by their path.
 #[test]
 fn dependents_are_found_wherever_the_command_runs() {

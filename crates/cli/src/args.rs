@@ -118,17 +118,21 @@ fn in_words(error: &clap::Error, command: &str) -> String {
         ErrorKind::UnknownArgument if argument.starts_with('-') => {
             return format!("unrecognized option '{argument}'");
         }
-        ErrorKind::MissingRequiredArgument | ErrorKind::UnknownArgument => match command {
-            "info" | "map" | "check" | "commit" | "rebase" => {
-                return "Expecting one image file name".to_owned();
+        ErrorKind::MissingRequiredArgument | ErrorKind::UnknownArgument
+            if error.kind() == ErrorKind::UnknownArgument || lacks_file(error) =>
+        {
+            match command {
+                "info" | "map" | "check" | "commit" | "rebase" => {
+                    return "Expecting one image file name".to_owned();
+                }
+                "compare" => return "Expecting two image file names".to_owned(),
+                "create" if error.kind() == ErrorKind::UnknownArgument => {
+                    return format!("Unexpected argument: {argument}");
+                }
+                "create" => return "Expecting image file name".to_owned(),
+                _ => {}
             }
-            "compare" => return "Expecting two image file names".to_owned(),
-            "create" if error.kind() == ErrorKind::UnknownArgument => {
-                return format!("Unexpected argument: {argument}");
-            }
-            "create" => return "Expecting image file name".to_owned(),
-            _ => {}
-        },
+        }
         ErrorKind::InvalidValue if argument.starts_with("--output") => {
             let value = context(ContextKind::InvalidValue);
             return format!("--output expects 'human' or 'json' not '{value}'");
@@ -148,4 +152,12 @@ fn in_words(error: &clap::Error, command: &str) -> String {
     format!("{message} {}", missing.join(" "))
         .trim_end()
         .to_owned()
+}
+
+/// Whether what is missing is the name of an image.
+fn lacks_file(error: &clap::Error) -> bool {
+    match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::Strings(missing)) => missing.iter().any(|arg| arg.contains("FILENAME")),
+        _ => false,
+    }
 }
