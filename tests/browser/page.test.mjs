@@ -70,7 +70,8 @@ test('states are told apart', async () => {
   await writeFile(at('header.qcow2'), bytes);
   h.qemuIo(at('cut.qcow2'), 'qcow2', 'write -P 3 0 1M');
   await truncate(at('cut.qcow2'), 200_000); // The L1 table is still there; what it names is not.
-  const names = ['base', 'top', 'orphan', 'one', 'two', 'labelled', 'base2', 'header', 'cut'];
+  await writeFile(at('noise.qcow2'), Buffer.alloc(300_000, 'noise'));
+  const names = ['base', 'top', 'orphan', 'one', 'two', 'labelled', 'base2', 'header', 'cut', 'noise'];
   await h.drop(page, names.map((n) => at(`${n}.qcow2`)));
   await page.waitForFunction(
     () => document.querySelector('[data-name="cut.qcow2"]')?.dataset.state === 'damaged',
@@ -79,7 +80,7 @@ test('states are told apart', async () => {
   const states = Object.fromEntries(names.map((n) => [n, drawn[`${n}.qcow2`].state]));
   assert.deepEqual(states, {
     base: 'ok', top: 'ok', orphan: 'missing', one: 'loop', two: 'loop',
-    labelled: 'wrong-label', base2: 'ok', header: 'damaged', cut: 'damaged',
+    labelled: 'wrong-label', base2: 'ok', header: 'damaged', cut: 'damaged', noise: 'damaged',
   });
   assert.equal(drawn['orphan.qcow2'].backing, 'gone.qcow2');
   await page.click('[data-name="header.qcow2"]');

@@ -93,7 +93,7 @@ fn map(extents: &Extents) -> Html {
                 { for shown.map(|(class, name, bytes)| html! {
                     <li><i class={format!("map__{class}")} />{ format!("{} {name}", text::bytes(*bytes)) }</li>
                 }) }
-                <li class="quiet">{ format!("{} runs", extents.runs) }</li>
+                <li class="quiet">{ if extents.runs == 1 { "1 run".to_owned() } else { format!("{} runs", extents.runs) } }</li>
             </ul>
         </div>
     }

@@ -57,7 +57,7 @@ impl Metrics {
     fn new(compact: bool, columns: u32, available: f64, flow: bool) -> Self {
         let columns = f64::from(columns.max(1));
         let (least, most, gap_x): (f64, f64, f64) = if compact {
-            (76.0, 150.0, 34.0)
+            (98.0, 150.0, 34.0)
         } else {
             (148.0, 216.0, 44.0)
         };
@@ -114,7 +114,18 @@ pub fn diagram(props: &DiagramProperties) -> Html {
         .collect();
     let places = use_memo(links, |links| layout::place(links));
     let columns = places.iter().map(|p| p.depth + 1).max().unwrap_or(1);
-    let metrics = Metrics::new(props.compact, columns, available, !props.flow.is_empty());
+    // The link that closes a loop has no place in a tree: it is drawn as a curve.
+    let closing: Vec<(u32, u32)> = props
+        .boxes
+        .iter()
+        .filter_map(|b| Some((b.id, b.backing?)))
+        .filter(|&(id, backing)| {
+            let place = |id| places.iter().find(|place| place.id == id);
+            place(id).is_some_and(|place| place.backing.is_none()) && place(backing).is_some()
+        })
+        .collect();
+    let curves = !props.flow.is_empty() || !closing.is_empty();
+    let metrics = Metrics::new(props.compact, columns, available, curves);
 
     let find = |id: u32| places.iter().find(|place| place.id == id);
     let mut right: f64 = 0.0;
@@ -138,6 +149,10 @@ pub fn diagram(props: &DiagramProperties) -> Html {
     let flows = props.flow.iter().filter_map(|&(from, to)| {
         let path = curve(&metrics, find(from)?, find(to)?, available);
         Some(html! { <path class="flow" d={path} marker-end="url(#flow-head)" /> })
+    });
+    let closing = closing.iter().filter_map(|&(from, to)| {
+        let path = curve(&metrics, find(from)?, find(to)?, available);
+        Some(html! { <path class="arrow arrow--loop" d={path} marker-end="url(#arrow-head)" /> })
     });
     let cards = places.iter().filter_map(|place| {
         let shown = props.boxes.iter().find(|b| b.id == place.id)?;
@@ -164,6 +179,7 @@ pub fn diagram(props: &DiagramProperties) -> Html {
                     </defs>
                     { for arrows }
                     { for flows }
+                    { for closing }
                 </svg>
                 { for cards }
             </div>

@@ -107,9 +107,14 @@ pub fn place(links: &[Link]) -> Vec<Place> {
             // The last pushed is drawn next: side branches stand between a box and the main
             // line, whose rail passes them on the left.
             if let Some(above) = overlays.get(&id) {
-                for (nth, &overlay) in above.iter().enumerate() {
-                    stack.push((overlay, if nth == 0 { lane } else { lane + 1 }));
-                }
+                stack.extend(above.first().map(|&overlay| (overlay, lane)));
+                stack.extend(
+                    above
+                        .iter()
+                        .skip(1)
+                        .rev()
+                        .map(|&overlay| (overlay, lane + 1)),
+                );
             }
         }
     }
@@ -190,7 +195,8 @@ fn across(
             let above = overlays.get(&id).map(Vec::as_slice).unwrap_or_default();
             at = above.first().copied();
             depth += 1;
-            branches.extend(above.iter().skip(1).map(|&branch| (branch, depth)));
+            // The last pushed is laid first.
+            branches.extend(above.iter().skip(1).rev().map(|&branch| (branch, depth)));
         }
         free += 1;
         // Branches high up the chain are laid first: their lines down then cross nothing.

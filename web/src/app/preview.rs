@@ -23,7 +23,7 @@ pub fn preview_view(props: &PreviewViewProperties) -> Html {
         None => {
             html! { <p class="quiet"><Spinner size={SpinnerSize::Md} />{ " planning… " }{ &props.note }</p> }
         }
-        Some(Err(error)) => refusal(error),
+        Some(Err(error)) => refusal(error, NOT_DONE),
         Some(Ok(preview)) => planned(&props.tree, preview),
     };
     html! {
@@ -31,9 +31,11 @@ pub fn preview_view(props: &PreviewViewProperties) -> Html {
     }
 }
 
-fn refusal(why: &str) -> Html {
+const NOT_DONE: &str = "This cannot be done";
+
+fn refusal(why: &str, title: &'static str) -> Html {
     html! {
-        <Alert inline=true r#type={AlertType::Danger} title="This cannot be done">
+        <Alert inline=true r#type={AlertType::Danger} {title}>
             <p>{ why }</p>
         </Alert>
     }
@@ -43,7 +45,7 @@ fn planned(tree: &Rc<Tree>, preview: &Preview) -> Html {
     html! {
         <>
             if let Some(why) = &preview.refusal {
-                { refusal(why) }
+                { refusal(why, if preview.can_force { "This would break other images" } else { NOT_DONE }) }
             }
             if !preview.summary.is_empty() {
                 <p class="preview__summary">{ &preview.summary }</p>

@@ -256,8 +256,11 @@ fn summary(session: &Session, form: &Operation) -> String {
     let base = form.base.map(name);
     match (form.kind, base) {
         (Kind::Commit, base) => {
+            let merged = merged(session, form);
+            let verb = if merged.len() == 1 { "is" } else { "are" };
             format!(
-                "Everything from {top} down is merged into {}.",
+                "{} {verb} merged into {}.",
+                listed(&merged),
                 base.unwrap_or_default()
             )
         }
@@ -281,6 +284,33 @@ fn summary(session: &Session, form: &Operation) -> String {
     }
 }
 
+/// Names of the layers a commit merges, from the base up.
+fn merged(session: &Session, form: &Operation) -> Vec<String> {
+    let Ok(top) = session.node(form.top) else {
+        return Vec::new();
+    };
+    let base = form.base.and_then(|base| session.node(base).ok());
+    let mut names: Vec<String> = std::iter::successors(Some(top), |&id| session.tree.backing(id))
+        .take(session.tree.nodes().len())
+        .take_while(|&id| Some(id) != base)
+        .map(|id| session.name(id))
+        .collect();
+    names.reverse();
+    names
+}
+
+/// `a, b and c`; only the ends of a long list.
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first, .., last] if names.len() > 5 => {
+            format!("{first}, {last} and {} layers between", names.len() - 2)
+        }
+        [others @ .., last] => format!("{} and {last}", others.join(", ")),
+    }
+}
+
 /// What is said when it is done.
 #[must_use]
 pub fn done(session: &Session, form: &Operation) -> String {
@@ -293,7 +323,15 @@ pub fn done(session: &Session, form: &Operation) -> String {
     let top = name(form.top);
     let base = form.base.map(name);
     match (form.kind, base) {
-        (Kind::Commit, base) => format!("{top} is merged into {}.", base.unwrap_or_default()),
+        (Kind::Commit, base) => {
+            let merged = merged(session, form);
+            let verb = if merged.len() == 1 { "is" } else { "are" };
+            format!(
+                "{} {verb} merged into {}.",
+                listed(&merged),
+                base.unwrap_or_default()
+            )
+        }
         (Kind::Pull, Some(base)) => format!("{top} now stands on {base}."),
         (Kind::Pull, None) => format!("{top} now stands alone."),
         (Kind::Rebase, Some(base)) => format!("The backing file of {top} is now {base}."),

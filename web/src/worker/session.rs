@@ -197,6 +197,11 @@ impl Session {
             let why = "What lies below it was changed by an operation, so it no longer reads what it did. It can be deleted.";
             return (State::Invalid, Some(why.to_owned()));
         }
+        // A name that says qcow2 over something else is rather damage than a raw image.
+        if self.misnamed(id) {
+            let why = "By its name it is qcow2, but it does not begin like one.";
+            return (State::Damaged, Some(why.to_owned()));
+        }
         // A label that does not fit is a fault of the overlay, not of the file it names.
         if let Err(error) = &node.image
             && self.tree.wrong_label(id).is_none()
@@ -219,6 +224,8 @@ impl Session {
                 };
                 (State::Missing, Some(why))
             }
+            // A damaged file has no label to disagree with.
+            Link::To(below) if self.misnamed(*below) => (State::Ok, None),
             Link::To(below) => match self.tree.wrong_label(*below) {
                 Some((label, content)) => {
                     let why = format!(
@@ -232,6 +239,11 @@ impl Session {
             },
             Link::None => (State::Ok, None),
         }
+    }
+
+    /// Whether a file has qcow2's ending but not its beginning.
+    fn misnamed(&self, id: NodeId) -> bool {
+        self.tree.node(id).probed == Format::Raw && self.name(id).to_lowercase().ends_with(".qcow2")
     }
 
     fn stands_on_invalid(&self, nth: usize, id: NodeId) -> bool {
