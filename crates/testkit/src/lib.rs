@@ -11,6 +11,7 @@ pub mod ops;
 pub mod qemu;
 pub mod rng;
 pub mod sim;
+pub mod sparse;
 pub mod verify;
 
 pub use case::Case;
