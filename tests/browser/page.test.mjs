@@ -50,6 +50,18 @@ test('the demo chain is made and committed without any file', async () => {
   assert.equal(drawn[names[1]].state, 'invalid');
   assert.equal(drawn[names[2]].state, 'invalid');
 
+  // The files are real ones: qemu-img finds them sound.
+  for (const name of [names[0], names[4]]) {
+    await page.click(`[data-name="${name}"]`);
+    const [download] = await Promise.all([page.waitForEvent('download'), page.click('[data-testid="save-copy"]')]);
+    await download.saveAs(at(name));
+    h.check(at(name));
+  }
+  assert.equal(h.backingOf(at(names[4])), names[0]);
+  const holds = (mib, byte) => h.qemuIo(at(names[4]), 'qcow2', `read -P ${byte} ${mib}M 1M`);
+  assert.doesNotMatch(['10 81', '121 82', '33 65', '9 49', '4 33', '66 0', '1 17']
+    .map((pair) => holds(...pair.split(' '))).join('\n'), /Pattern verification failed/);
+
   // And once more from the start.
   await page.click('[data-testid="demo"]');
   await h.waitForChain(page, Object.fromEntries(names.map((n, i) => [n, names[i - 1] ?? ''])));

@@ -20,6 +20,8 @@ pub enum Request {
     Clear,
     /// Asks for the details of one layer.
     Details { layer: LayerId },
+    /// Asks for one layer's file, to be saved somewhere else.
+    Copy { layer: LayerId },
     /// Plans an operation without doing it. `serial` comes back with the answer.
     Preview { serial: u32, operation: Operation },
     /// Plans an operation and carries it out. Files of the gifts in `read_only` may not be
@@ -55,6 +57,8 @@ pub enum Event {
         serial: u32,
         preview: Result<Preview, String>,
     },
+    /// The file of a layer, to be saved.
+    Copy(Saved),
     Progress(Progress),
     Outcome(Outcome),
     /// A request failed, in words a person can act on.

@@ -1,7 +1,7 @@
 //! What one layer says about itself.
 
 use super::text;
-use crate::protocol::{Details, Extents, Layer, State};
+use crate::protocol::{Details, Extents, Layer, LayerId, State};
 use patternfly_yew::prelude::*;
 use std::rc::Rc;
 use yew::prelude::*;
@@ -11,16 +11,22 @@ pub struct LayerDetailsProperties {
     pub layer: Layer,
     pub details: Option<Rc<Details>>,
     pub onclose: Callback<()>,
+    pub onsave: Callback<LayerId>,
 }
 
 #[function_component(LayerDetails)]
 pub fn layer_details(props: &LayerDetailsProperties) -> Html {
     let layer = &props.layer;
+    let id = layer.id;
+    let save = props.onsave.reform(move |_: MouseEvent| id);
     let close = props.onclose.reform(|_: MouseEvent| ());
     html! {
         <section class="panel" data-testid="details" aria-label={format!("Details of {}", layer.name)}>
             <header class="panel__head">
                 <Title level={Level::H2} size={Size::Large}>{ &layer.name }</Title>
+                <button type="button" class="icon-button push" data-testid="save-copy" title="Save a copy" aria-label={format!("Save a copy of {}", layer.name)} onclick={save}>
+                    <i class="fas fa-download" aria-hidden="true" />
+                </button>
                 <button type="button" class="icon-button" aria-label="Close the details" onclick={close}>
                     { Icon::Times }
                 </button>

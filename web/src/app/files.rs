@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
-use web_sys::{DataTransfer, File, FileList, HtmlInputElement};
+use web_sys::{DataTransfer, File, FileList, HtmlAnchorElement, HtmlInputElement};
 
 /// What the user gave, remembered so that leave to write can be asked for later.
 #[derive(Clone, Default)]
@@ -162,4 +162,22 @@ fn list(files: &FileList) -> Vec<File> {
     (0..files.length())
         .filter_map(|index| files.get(index))
         .collect()
+}
+
+/// Has the browser save a file, in the way that works everywhere.
+pub fn download(name: &str, file: &File) {
+    let Ok(url) = web_sys::Url::create_object_url_with_blob(file) else {
+        return;
+    };
+    let anchor = gloo::utils::document().create_element("a").ok();
+    if let Some(anchor) = anchor.and_then(|a| a.dyn_into::<HtmlAnchorElement>().ok()) {
+        anchor.set_href(&url);
+        anchor.set_download(name);
+        anchor.click();
+    }
+    // The browser holds the file by then; the address is not needed any longer.
+    gloo::timers::callback::Timeout::new(60_000, move || {
+        let _ = web_sys::Url::revoke_object_url(&url);
+    })
+    .forget();
 }

@@ -15,7 +15,7 @@ pub mod welcome;
 pub mod window;
 
 use crate::js;
-use crate::protocol::{Event, Granted, Kind, LayerId, Operation, Request};
+use crate::protocol::{Event, Granted, Kind, LayerId, Operation, Outcome, Request, Status};
 use chain::Chain;
 use details::LayerDetails;
 use files::Gifts;
@@ -28,7 +28,7 @@ use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::spawn_local;
 use web_sys::HtmlInputElement;
 use welcome::Welcome;
-use window::{use_drop_zone, use_keys};
+use window::{use_drop_zone, use_keys, use_leave_guard};
 use yew::prelude::*;
 
 /// Draws the page into `#app`.
@@ -57,11 +57,17 @@ fn app() -> Html {
     let link = {
         let dispatch = model.dispatcher();
         use_memo((), |()| {
-            Link::open(move |event| {
-                if let Event::Crash(message) = &event {
-                    crash_notice(message);
+            Link::open(move |event| match event {
+                Event::Copy(saved) => {
+                    if let Ok(file) = saved.file.dyn_into() {
+                        files::download(&saved.name, &file);
+                    }
                 }
-                dispatch.dispatch(Action::Heard(event));
+                Event::Crash(message) => {
+                    crash_notice(&message);
+                    dispatch.dispatch(Action::Heard(Event::Crash(message)));
+                }
+                event => dispatch.dispatch(Action::Heard(event)),
             })
         })
     };
@@ -177,10 +183,13 @@ fn app() -> Html {
         let model = model.dispatcher();
         Callback::from(move |kind: Kind| model.dispatch(Action::Choose(kind)))
     };
+    // A wish to stop may come while the browser still asks for permission.
+    let stopped = use_mut_ref(|| false);
     let cancel = {
-        let (send, model) = (send.clone(), model.clone());
+        let (send, model, stopped) = (send.clone(), model.clone(), stopped.clone());
         Callback::from(move |()| {
             if model.running() {
+                *stopped.borrow_mut() = true;
                 model.dispatch(Action::Cancel);
                 send.emit(Request::Cancel);
             } else {
@@ -198,9 +207,19 @@ fn app() -> Html {
             let operation = form.operation;
             let asked = gifts.ask(&written_gifts(&model));
             model.dispatch(Action::Run);
-            let send = send.clone();
+            *stopped.borrow_mut() = false;
+            let (send, stopped, model) = (send.clone(), stopped.clone(), model.dispatcher());
             spawn_local(async move {
                 let read_only = asked.await;
+                if *stopped.borrow() {
+                    model.dispatch(Action::Heard(Event::Outcome(Outcome {
+                        status: Status::Cancelled,
+                        message: "Stopped. All files are as they were.".to_owned(),
+                        notes: Vec::new(),
+                        saved: Vec::new(),
+                    })));
+                    return;
+                }
                 send.emit(Request::Run {
                     operation,
                     read_only,
@@ -227,6 +246,11 @@ fn app() -> Html {
             }));
         })
     };
+    let save = {
+        let send = send.clone();
+        Callback::from(move |layer: LayerId| send.emit(Request::Copy { layer }))
+    };
+    use_leave_guard(model.running());
     let deselect = {
         let model = model.dispatcher();
         Callback::from(move |()| model.dispatch(Action::Select(None)))
@@ -300,7 +324,7 @@ fn app() -> Html {
                             />
                         }
                         if let Some(layer) = selected {
-                            <LayerDetails {layer} details={model.details.clone()} onclose={deselect} />
+                            <LayerDetails {layer} details={model.details.clone()} onclose={deselect} onsave={save} />
                         } else if model.form.is_none() {
                             <p class="hint">
                                 { "Choose a layer to look inside, or an operation above. Dragging one layer onto another proposes one, too." }

@@ -179,7 +179,8 @@ impl Model {
 
     fn hear(&mut self, event: Event) {
         match event {
-            Event::Ready => {}
+            // Handled before it gets here.
+            Event::Ready | Event::Copy(_) => {}
             Event::Tree(tree) => {
                 self.opening = false;
                 self.tree = Rc::new(tree);

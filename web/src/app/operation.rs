@@ -1,5 +1,6 @@
 //! An operation: its form, its preview, the run and the result.
 
+use super::files::download;
 use super::model::{Form, RunResult, SavedFile, Stage, default_base};
 use super::preview::PreviewView;
 use super::text;
@@ -8,8 +9,7 @@ use patternfly_yew::prelude::*;
 use std::rc::Rc;
 use wasm_bindgen::JsCast;
 use web_sys::{
-    Element, HtmlAnchorElement, HtmlInputElement, HtmlSelectElement, ScrollIntoViewOptions,
-    ScrollLogicalPosition,
+    Element, HtmlInputElement, HtmlSelectElement, ScrollIntoViewOptions, ScrollLogicalPosition,
 };
 use yew::prelude::*;
 
@@ -443,21 +443,9 @@ fn save_button(props: &SaveButtonProperties) -> Html {
     let onclick = {
         let name = name.clone();
         Callback::from(move |_: MouseEvent| {
-            let Some(file) = &file else { return };
-            let Ok(url) = web_sys::Url::create_object_url_with_blob(file) else {
-                return;
-            };
-            let anchor = gloo::utils::document().create_element("a").ok();
-            if let Some(anchor) = anchor.and_then(|a| a.dyn_into::<HtmlAnchorElement>().ok()) {
-                anchor.set_href(&url);
-                anchor.set_download(&name);
-                anchor.click();
+            if let Some(file) = &file {
+                download(&name, file);
             }
-            // The download holds the file by then; the address is not needed any longer.
-            gloo::timers::callback::Timeout::new(60_000, move || {
-                let _ = web_sys::Url::revoke_object_url(&url);
-            })
-            .forget();
         })
     };
     html! {

@@ -92,3 +92,18 @@ pub fn use_keys(onkey: Callback<String>) {
         move || drop(listener)
     });
 }
+
+/// Has the browser ask before the page is left, while `busy`.
+#[hook]
+pub fn use_leave_guard(busy: bool) {
+    use_effect_with(busy, |&busy| {
+        let listener = busy.then(|| {
+            let options = EventListenerOptions::enable_prevent_default();
+            let window = gloo::utils::window();
+            EventListener::new_with_options(&window, "beforeunload", options, |event| {
+                event.prevent_default();
+            })
+        });
+        move || drop(listener)
+    });
+}

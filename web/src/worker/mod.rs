@@ -114,6 +114,16 @@ async fn serve(session: &mut Session, request: Request, inbox: &Inbox) {
             Ok(details) => send(&Event::Details(details)),
             Err(problem) => send(&Event::Problem(problem)),
         },
+        Request::Copy { layer } => {
+            let nth = usize::try_from(layer).unwrap_or(usize::MAX);
+            if let Some(entry) = session.files.0.get(nth) {
+                send(&Event::Copy(Saved {
+                    name: entry.name().to_owned(),
+                    size: source::size_of(&entry.file),
+                    file: entry.file.clone().into(),
+                }));
+            }
+        }
         Request::Preview { serial, operation } => {
             // Whatever was asked for meanwhile comes first; a plan still wanted is asked for again.
             let stale = || {

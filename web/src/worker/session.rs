@@ -3,7 +3,7 @@
 use super::files::Files;
 use crate::protocol::{Details, Extents, Layer, LayerId, Operation, Role, State, Tree as View};
 use backchain::chain::Link;
-use backchain::{ErrorKind, Format, Node, NodeId, Place, Preview as Sum, Tree};
+use backchain::{ErrorKind, Format, Node, NodeId, Place, Preview as Sum, ReadAt, Tree};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -77,7 +77,7 @@ impl Session {
     fn grow(&self, order: &[usize]) -> (Tree, BTreeMap<usize, NodeId>) {
         let mut tree = Tree::new();
         for nth in order {
-            // A file that cannot be read at all is drawn as damaged from its entry alone.
+            // A file that cannot be read at all has no node: it is drawn from its entry alone.
             let _ = tree.add(&self.files, &nth.to_string(), None);
         }
         let nodes = tree
@@ -129,15 +129,40 @@ impl Session {
     /// What the page draws.
     #[must_use]
     pub fn view(&self) -> View {
-        let layers = self
-            .nodes
-            .iter()
-            .filter_map(|(&nth, &id)| self.draw(nth, id))
+        let layers = (0..self.files.0.len())
+            .filter_map(|nth| match self.nodes.get(&nth) {
+                Some(&id) => self.draw(nth, id),
+                None => self.draw_unreadable(nth),
+            })
             .collect();
         View {
             layers,
             ignored: self.ignored.clone(),
         }
+    }
+
+    /// A file that was given by name and cannot even be read.
+    fn draw_unreadable(&self, nth: usize) -> Option<Layer> {
+        let entry = self.files.0.get(nth).filter(|entry| entry.named)?;
+        let why = entry.source.read_exact_at(0, &mut [0]).err();
+        let why = why.map_or_else(|| "it cannot be opened".to_owned(), |e| e.to_string());
+        Some(Layer {
+            id: u32::try_from(nth).ok()?,
+            gift: entry.gift,
+            name: entry.name().to_owned(),
+            path: entry.path.clone(),
+            format: "unknown".to_owned(),
+            virtual_size: None,
+            allocated: None,
+            file_size: entry.source.len(),
+            backing: None,
+            backing_name: String::new(),
+            role: Role::Single,
+            extents: None,
+            state: State::Damaged,
+            reason: Some(sentence(&why)),
+            in_place: false,
+        })
     }
 
     fn draw(&self, nth: usize, id: NodeId) -> Option<Layer> {
