@@ -12,8 +12,19 @@ use backchain_format::qcow2::{Extensions, MAX_L1_BYTES, RefcountTableEntry, auto
 /// QEMU's limit for the bytes of a snapshot table.
 const MAX_SNAPSHOT_TABLE: u64 = 64 << 20;
 
+/// Which bitmaps count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bitmaps {
+    /// Those that are marked consistent: others are leaks, as qemu-img counts.
+    Consistent,
+    /// All that can be found: their clusters must not be given to others.
+    All,
+}
+
 /// Where tables are, overlaps resolved.
 pub(super) struct Metadata {
+    /// The bitmaps are marked consistent; nothing is reported about others.
+    trusted: bool,
     /// Runs of host clusters and how many structures they are part of.
     pub(super) clusters: Vec<Span>,
     /// L1 tables, the active one and those of snapshots, in bytes.
@@ -38,6 +49,7 @@ impl Metadata {
         source: &dyn ReadAt,
         image: &Qcow2,
         geometry: Geometry,
+        bitmaps: Bitmaps,
         recorder: &mut Recorder<'_>,
     ) -> Self {
         let header = &image.head.header;
@@ -62,10 +74,14 @@ impl Metadata {
         {
             gather.region(offset, len);
         }
-        if header.autoclear & autoclear::BITMAPS != 0 {
+        let trusted = header.autoclear & autoclear::BITMAPS != 0;
+        if trusted || bitmaps == Bitmaps::All {
+            let muted = std::mem::replace(&mut gather.recorder.muted, !trusted);
             gather.bitmaps();
+            gather.recorder.muted = muted;
         }
         Self {
+            trusted,
             clusters: gather.clusters.spans(),
             l1: gather.l1.spans(),
             bitmaps: gather.bitmaps.spans(),
@@ -205,6 +221,8 @@ impl Metadata {
         recorder: &mut Recorder<'_>,
         cluster: &mut dyn FnMut(u64, u64, &mut Recorder<'_>),
     ) {
+        let muted = recorder.muted;
+        recorder.muted |= !self.trusted;
         for span in &self.bitmaps {
             let mut failed = None;
             let mut each = |at: u64, word: u64| {
@@ -225,5 +243,6 @@ impl Metadata {
                 recorder.add(&Finding::Unreadable { message });
             }
         }
+        recorder.muted = muted;
     }
 }

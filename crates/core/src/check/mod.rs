@@ -24,6 +24,7 @@ use crate::image::Qcow2;
 use crate::source::ReadAt;
 use finding::Recorder;
 use geometry::Geometry;
+use metadata::Bitmaps;
 use refcounts::Pass;
 
 /// More host clusters than this are not checked; QEMU has the same limit.
@@ -55,7 +56,7 @@ pub fn check(
         return recorder.report;
     }
 
-    let mut pass = Pass::new(source, image, geometry, &mut recorder);
+    let mut pass = Pass::new(source, image, geometry, Bitmaps::Consistent, &mut recorder);
     let (mut start, mut highest, mut suspect) = (0, 0, false);
     while start <= geometry.clusters {
         recorder.muted = start > 0;

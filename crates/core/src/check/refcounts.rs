@@ -1,10 +1,10 @@
 //! A pass over all the metadata of an image, counting references.
 
-use super::counts::{Copied, Counts};
+use super::counts::{CHUNK, Copied, Counts};
 use super::finding::{Finding, Recorder};
 use super::geometry::{Geometry, bits};
 use super::l2::Tally;
-use super::metadata::Metadata;
+use super::metadata::{Bitmaps, Metadata};
 use super::stored::{self, Compared, Stored};
 use super::tables::{Table, TableSet};
 use super::words::{PIECE, Words};
@@ -31,6 +31,7 @@ impl<'a> Pass<'a> {
         source: &'a dyn ReadAt,
         image: &'a Qcow2,
         geometry: Geometry,
+        bitmaps: Bitmaps,
         recorder: &mut Recorder<'_>,
     ) -> Self {
         let header = &image.head.header;
@@ -38,7 +39,7 @@ impl<'a> Pass<'a> {
         Self {
             image,
             geometry,
-            metadata: Metadata::gather(source, image, geometry, recorder),
+            metadata: Metadata::gather(source, image, geometry, bitmaps, recorder),
             words: Words::new(source),
             stored: Stored::new(source, geometry, header.refcount_table, entries),
         }
@@ -273,7 +274,7 @@ impl Refcounts {
             first.get_or_insert_with(|| finding.to_string());
         };
         let mut recorder = Recorder::new(1, &mut emit);
-        let mut pass = Pass::new(source, image, geometry, &mut recorder);
+        let mut pass = Pass::new(source, image, geometry, Bitmaps::All, &mut recorder);
         let mut start = 0;
         while start <= geometry.clusters {
             let (counts, _) = pass.count(start, &mut recorder);
@@ -308,5 +309,28 @@ impl Refcounts {
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
         Ok(references)
+    }
+
+    /// Whether nothing refers to any cluster of a range of the window. Looks at large parts of
+    /// it at once.
+    pub fn is_unused(&self, range: Range<u64>) -> bool {
+        let mut at = range.start;
+        while at < range.end {
+            let end = ((at / CHUNK + 1) * CHUNK).min(range.end);
+            if self.counts.chunk(at).is_some()
+                && (at..end).any(|cluster| self.counts.get(cluster).references > 0)
+            {
+                return false;
+            }
+            at = end;
+        }
+        true
+    }
+
+    /// Whether active L1 or L2 entries with the copied flag refer to the cluster, and whether
+    /// entries without it do. The flag says that the refcount is exactly one.
+    pub fn copied_flags(&self, cluster: u64) -> (bool, bool) {
+        let count = self.counts.get(cluster);
+        (count.flag_set, count.flag_clear)
     }
 }

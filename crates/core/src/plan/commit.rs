@@ -5,7 +5,7 @@ use super::info::InfoBuilder;
 use super::link::{HeadCell, Relink, backing_for, clear_unknown_bits};
 use super::qcow2_target::{Qcow2Stage, Qcow2Target};
 use super::raw_target::RawStage;
-use super::{Fixed, Plan, Stage, Step, empty, guard};
+use super::{Fixed, Plan, Stage, Step, empty, guard, repair};
 use crate::chain::{Chain, Node, NodeId, Tree};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
@@ -71,6 +71,7 @@ impl Commit<'_> {
         info.written(self.base);
         info.invalid(&between);
         info.broken(&broken);
+        repair::warning(base).into_iter().for_each(|w| info.warn(w));
         self.warn(&mut info, &between)?;
 
         let mut stages: Vec<Box<dyn Stage>> = Vec::new();

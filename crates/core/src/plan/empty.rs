@@ -4,14 +4,16 @@
 //! holds the data already. Then refcounts are rebuilt for what is left (the head, the refcount
 //! structures and the L1 table) and the file is cut behind it.
 
-use super::link::{HeadCell, clear_unknown_bits};
+use super::link::{HeadCell, clear_unknown_bits, header_write};
 use super::{MetadataKind, Stage, Step, StepQueue};
 use crate::chain::Node;
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::read_padded;
 use backchain_format::HostOffset;
 use backchain_format::bytes::{be64, to_u64, to_usize};
-use backchain_format::qcow2::{BitmapsExtension, Extensions, RefcountBlock, RefcountTableEntry};
+use backchain_format::qcow2::{
+    BitmapsExtension, Extensions, RefcountBlock, RefcountTableEntry, incompatible,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -141,6 +143,12 @@ impl Stage for Empty {
             });
         }
         sync(out);
+        if header.has(incompatible::DIRTY) {
+            // All refcounts were just made anew.
+            cell.lock().header.incompatible &= !incompatible::DIRTY;
+            out.push(header_write(to, &cell.lock()));
+            sync(out);
+        }
         let end = kept.last().map_or(1, |last| last + 1) << bits;
         if end < self.node.source.len() {
             out.push(Step::SetLen { to, len: end });

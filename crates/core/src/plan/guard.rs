@@ -66,9 +66,6 @@ pub(super) fn data_writable_beside_snapshots(tree: &Tree, node: &Node) -> Result
     } else if header.has(incompatible::DATA_FILE) {
         "the image has an external data file; writing to such images is not supported yet"
             .to_owned()
-    } else if header.has(incompatible::DIRTY) {
-        "the image was not closed properly and its refcounts may be wrong; repair it first"
-            .to_owned()
     } else {
         return Ok(());
     };

@@ -18,6 +18,7 @@ mod raw_target;
 mod rebase;
 mod refcounts;
 mod remove;
+mod repair;
 mod step;
 mod tables;
 

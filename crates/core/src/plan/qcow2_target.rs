@@ -10,12 +10,12 @@ use super::flow::{Flow, Piece};
 use super::granules::{State, Subs};
 use super::link::{HeadCell, header_write};
 use super::tables::Tables;
-use super::{MetadataKind, Refcounts, Stage, Step, StepQueue};
+use super::{MetadataKind, Refcounts, Stage, Step, StepQueue, repair};
 use crate::chain::Node;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::Place;
 use backchain_format::HostOffset;
-use backchain_format::qcow2::{L2Entry, L2Layout, Version};
+use backchain_format::qcow2::{L2Entry, L2Layout, Version, incompatible};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -46,7 +46,10 @@ impl Qcow2Target {
     pub(crate) fn new(node: &Arc<Node>, head: HeadCell, durable: bool) -> Result<Self> {
         let header = head.lock().header.clone();
         let tables = Tables::new(node, &header)?;
-        let refcounts = Refcounts::new(node, &header)?;
+        let mut refcounts = Refcounts::new(node, &header)?;
+        if header.has(incompatible::DIRTY) {
+            repair::correct(node, &mut refcounts)?;
+        }
         let mut metadata: HashSet<u64> = tables.own_clusters().collect();
         metadata.extend(refcounts.own_clusters());
         metadata.insert(0);
@@ -74,6 +77,13 @@ impl Qcow2Target {
 
     /// What comes before the first change.
     fn begin(&mut self, size: Option<u64>, out: &mut StepQueue) -> Result<()> {
+        if self.head.lock().header.has(incompatible::DIRTY) {
+            // The corrected refcounts are written with this window, the header without the bit
+            // behind them.
+            self.head.lock().header.incompatible &= !incompatible::DIRTY;
+            self.flush(out, true, Vec::new())?;
+            self.sync(out);
+        }
         if let Some(bitmaps) = &self.bitmaps {
             bitmaps.begin(out);
         }

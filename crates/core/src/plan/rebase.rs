@@ -4,7 +4,7 @@ use super::flow::{Flow, Take};
 use super::info::InfoBuilder;
 use super::link::{HeadCell, Relink, backing_for, clear_unknown_bits};
 use super::qcow2_target::{Qcow2Stage, Qcow2Target};
-use super::{Fixed, Plan, Stage, guard};
+use super::{Fixed, Plan, Stage, guard, repair};
 use crate::chain::{Chain, NodeId, Tree};
 use crate::error::{Error, ErrorKind, Result};
 use backchain_format::Format;
@@ -120,6 +120,7 @@ fn build(
     }
     info.written(node.id);
     info.link(node.id, new_base);
+    repair::warning(node).into_iter().for_each(|w| info.warn(w));
 
     let head = HeadCell::of(node)?;
     let take = Take::Below { compare, from: 0 };

@@ -122,6 +122,36 @@ impl Refcounts {
         Err(Error::new(ErrorKind::Corrupt, message).about(&self.node.name))
     }
 
+    /// Stores what the refcount of a cluster of the file should have been, making a block where
+    /// there is none.
+    pub(crate) fn correct(&mut self, cluster: u64, count: u64) -> Result<()> {
+        let index = cluster / self.per_block();
+        // One step may make the block of another index, or the table longer, first.
+        while !self.table_covers(cluster) {
+            self.add_block(index)?;
+        }
+        // The file does not have it yet, and it covers clusters that are met again.
+        self.pinned.insert(index);
+        self.set(cluster, count)
+    }
+
+    /// Whether the block that covers `cluster` counts nothing at all.
+    pub(crate) fn is_zero_around(&mut self, cluster: u64) -> Result<bool> {
+        let index = cluster / self.per_block();
+        Ok(self.block(index)?.is_none_or(|block| block.block.is_zero()))
+    }
+
+    /// Lets go of blocks that were read and not changed. Returns the bytes of those that stay.
+    pub(crate) fn forget_unchanged(&mut self) -> u64 {
+        self.blocks.retain(|_, block| block.dirty || block.new);
+        to_u64(self.blocks.len()) << self.cluster.bits()
+    }
+
+    /// The clusters that one block covers.
+    pub(crate) fn clusters_per_block(&self) -> u64 {
+        self.per_block()
+    }
+
     fn table_covers(&self, cluster: u64) -> bool {
         let index = to_usize(cluster / self.per_block());
         self.table.get(index).is_some_and(|&entry| entry != 0)
