@@ -123,6 +123,13 @@ impl FsGate {
     }
 }
 
+impl Drop for FsGate {
+    /// The sources handed out may live on, and a child just being started may have their files.
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
 impl Gate for FsGate {
     fn open(&self, request: Request<'_>) -> Result<Granted, Denied> {
         let referrer = request.referrer;

@@ -24,11 +24,23 @@ pub(super) struct OpenFile {
     /// Its file system lets files share blocks: copies within it may cost nothing.
     pub(super) shares_blocks: bool,
     turns: Turns,
+    locks: Option<Locks>,
+}
+
+impl Drop for OpenFile {
+    /// Closing the file is not enough: a child that another thread is just starting may still
+    /// have it, and with it the locks.
+    fn drop(&mut self) {
+        if let Some(locks) = self.locks {
+            locks.release(self.file.file());
+        }
+    }
 }
 
 impl OpenFile {
-    fn new(name: &str, file: NativeFile) -> Self {
+    fn new(name: &str, file: NativeFile, locks: Option<Locks>) -> Self {
         Self {
+            locks,
             name: name.to_owned(),
             shares_blocks: shares_blocks(file.file()),
             turns: Turns::default(),
@@ -121,7 +133,7 @@ impl Files {
             if let Some(before) = &planned.before {
                 let file = open_existing(planned, before, options.force_share)
                     .map_err(|error| error.about(&planned.name))?;
-                files.insert(planned.node, OpenFile::new(&planned.name, file), false);
+                files.insert(planned.node, file, false);
             }
         }
         Ok(files)
@@ -167,8 +179,9 @@ impl Files {
             let message = "the new file would overwrite one that is needed to make it";
             return Err(Error::new(ErrorKind::Refused, message).about(&planned.name));
         }
-        lock(&file, &planned.name, Permissions::WRITE).map_err(|e| e.about(&planned.name))?;
-        let file = OpenFile::new(&planned.name, file);
+        let locks = lock(&file, &planned.name, Permissions::WRITE);
+        let locks = locks.map_err(|error| error.about(&planned.name))?;
+        let file = OpenFile::new(&planned.name, file, Some(locks));
         if !is_new && file.file.file().metadata().is_ok_and(|m| m.is_file()) {
             let emptied = file.file.file().set_len(0);
             emptied.map_err(|error| file.failed_to("emptying the file", error))?;
@@ -262,11 +275,7 @@ fn unknown(node: NodeId) -> Error {
     Error::new(ErrorKind::Invalid, message)
 }
 
-fn open_existing(
-    planned: &PlanFile,
-    before: &Fingerprint,
-    force_share: bool,
-) -> Result<NativeFile> {
+fn open_existing(planned: &PlanFile, before: &Fingerprint, force_share: bool) -> Result<OpenFile> {
     let path = Path::new(&planned.name);
     let file = if planned.written {
         NativeFile::open_writable(path)
@@ -285,18 +294,21 @@ fn open_existing(
         };
         Error::new(kind, format!("the file could not be opened {how}")).caused_by(error)
     })?;
-    if planned.written {
-        lock(&file, &planned.name, Permissions::WRITE)?;
-    } else if !force_share {
-        lock(&file, &planned.name, Permissions::READ)?;
-    }
-    check_unchanged(&file, before)?;
+    let locks = if planned.written {
+        Some(lock(&file, &planned.name, Permissions::WRITE)?)
+    } else if force_share {
+        None
+    } else {
+        Some(lock(&file, &planned.name, Permissions::READ)?)
+    };
+    let file = OpenFile::new(&planned.name, file, locks);
+    check_unchanged(&file.file, before)?;
     Ok(file)
 }
 
-fn lock(file: &NativeFile, name: &str, permissions: Permissions) -> Result<()> {
+fn lock(file: &NativeFile, name: &str, permissions: Permissions) -> Result<Locks> {
     match Locks::take(file.file(), permissions) {
-        Ok(_) => Ok(()),
+        Ok(locks) => Ok(locks),
         Err(Conflict::Io(error)) => {
             Err(Error::new(ErrorKind::Io, "the file could not be locked").caused_by(error))
         }
