@@ -79,6 +79,7 @@ fn measure_all(options: &Options) -> Result<()> {
     }
     build::cli()?;
     let mut rows = Vec::new();
+    let path = cmd::root().join("target/bench/results.json");
     for &family in &options.families {
         let fixture = Fixture::ready(family, options.quick)?;
         for operation in operation::all(&fixture) {
@@ -98,14 +99,14 @@ fn measure_all(options: &Options) -> Result<()> {
                 Ok(row) => {
                     println!("{}", row.line());
                     rows.push(row);
+                    // Each time, so that a run cut short is not lost.
+                    fs::write(&path, report::json(&rows, options.quick, options.rounds))?;
                 }
                 // The others are still worth measuring.
                 Err(error) => println!("xtask: not measured: {error:#}"),
             }
         }
     }
-    let path = cmd::root().join("target/bench/results.json");
-    fs::write(&path, report::json(&rows, options.quick, options.rounds))?;
     println!("\n{}", report::table(&rows));
     Ok(())
 }
