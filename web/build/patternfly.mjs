@@ -72,7 +72,8 @@ export async function patternfly(dir, used) {
     let out = '';
     for (const [prelude, body] of rules(css)) {
       if (prelude.startsWith('@font-face')) {
-        if (FONTS.test(body)) out += `${prelude}{${squeeze(body)}}`;
+        // A late font is still shown: texts of this app are short.
+        if (FONTS.test(body)) out += `${prelude}{${squeeze(body).replace('display:fallback', 'display:swap')}}`;
       } else if (/^@(media print|page)/.test(prelude)) {
         continue;
       } else if (/^@(media|supports|layer|container)/.test(prelude)) {
