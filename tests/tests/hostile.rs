@@ -261,7 +261,11 @@ mod mutations {
     use super::exercise;
     use backchain::chain::MapGate;
     use backchain::{Format, Source, Tree};
+    use backchain_testkit::build::strategy::{Limits, tree};
+    use backchain_testkit::case::{Case, id};
+    use backchain_testkit::cases;
     use backchain_tests::malformed::sound::{self, Sound, sound};
+    use proptest::prelude::*;
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
@@ -340,5 +344,35 @@ mod mutations {
         }
         // Else the changes would only ever show that headers are validated.
         assert!(opened > 3000, "only {opened} images were opened");
+    }
+
+    proptest! {
+        #![proptest_config(cases(150))]
+
+        /// The same for trees of every format and feature, each file with a few changed words.
+        #[test]
+        fn the_engine_survives_changed_trees(spec in tree(Limits::SMALL), seed: u64) {
+            let mut case = Case::build(&spec);
+            let mut random = Random(seed | 1);
+            for file in case.files.values_mut() {
+                for _ in 0..random.below(4) {
+                    let len = file.bytes().len().max(1);
+                    // The first clusters hold most of the metadata.
+                    let at = if random.below(2) == 0 {
+                        random.below(len.min(8 << 10))
+                    } else {
+                        random.below(len)
+                    };
+                    let byte = u8::try_from(random.below(256)).unwrap();
+                    if at < file.bytes().len() {
+                        file.write(u64::try_from(at).unwrap(), &[byte]);
+                    }
+                }
+            }
+            let tree = case.open();
+            for number in 0..case.nodes.len() {
+                exercise(&tree, id(number));
+            }
+        }
     }
 }

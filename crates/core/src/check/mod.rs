@@ -28,7 +28,7 @@ use metadata::Bitmaps;
 use refcounts::Pass;
 
 /// More host clusters than this are not checked; QEMU has the same limit.
-const MAX_CLUSTERS: u64 = i32::MAX as u64;
+const MAX_CLUSTERS: u64 = (1 << 31) - 1;
 
 /// Checks an image. `emit` gets the findings as they come, up to `limit` of them; the report
 /// counts them all.
