@@ -249,3 +249,18 @@ test('a folder is dropped, with a relative link between its parts', async () => 
   h.check(at('images/vm/b.qcow2'));
   h.same(at('images/vm/b.qcow2'), 'qcow2', at('b.before'));
 });
+
+test('absolute backing names, as many tools write them, stay absolute', async () => {
+  h.qemuImg('create', '-q', '-f', 'qcow2', at(BASE), '16M');
+  for (const [name, below] of [[S1, BASE], [S2, S1], [S3, S2]]) {
+    h.qemuImg('create', '-q', '-f', 'qcow2', '-b', at(below), '-F', 'qcow2', at(name));
+    h.qemuIo(at(name), 'qcow2', `write -P ${name.charCodeAt(5)} ${name.charCodeAt(5) - 48}M 2M`);
+  }
+  remember([S3]);
+  await h.drop(page, [BASE, S1, S2, S3].map(at));
+  await h.waitForChain(page, { [BASE]: '', [S1]: BASE, [S2]: S1, [S3]: S2 });
+  await perform('commit', { top: S2, base: BASE });
+  const link = JSON.parse(h.qemuImg('info', '--output=json', at(S3)))['backing-filename'];
+  assert.equal(link, at(BASE));
+  judge([S3]);
+});
