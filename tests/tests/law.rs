@@ -261,8 +261,8 @@ fn random_operations_reach_the_hard_parts() {
     use std::collections::BTreeMap;
 
     let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
-    let mut runner = TestRunner::new(cases(1));
-    for (limits, rounds) in [(Limits::SMALL, 150), (Limits::GROWTH, 40)] {
+    let mut runner = TestRunner::deterministic();
+    for (limits, rounds) in [(Limits::SMALL, 150), (Limits::GROWTH, 90)] {
         for _ in 0..rounds {
             let spec = tree(limits).new_tree(&mut runner).expect("no filters");
             let picks = if limits.growth {

@@ -158,7 +158,7 @@ fn random_trees_reach_every_feature() {
     use std::collections::BTreeMap;
 
     let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
-    let mut runner = TestRunner::new(cases(200));
+    let mut runner = TestRunner::deterministic();
     for _ in 0..200 {
         let spec = tree(Limits::SMALL)
             .new_tree(&mut runner)

@@ -104,13 +104,17 @@ impl Pick {
         let mut op = self.operation(case)?;
         op.window = match self.options % 5 {
             0 => Window::default(),
-            1 => Window {
+            1 | 2 => Window {
                 bytes: 1,
                 tables: 1,
             },
-            n => Window {
-                bytes: 3000 << (2 * n),
-                tables: 600 << n,
+            3 => Window {
+                bytes: 4096,
+                tables: 512,
+            },
+            _ => Window {
+                bytes: 50_000,
+                tables: 3000,
             },
         };
         Some(op)

@@ -112,6 +112,7 @@ pub fn layer(limits: Limits, size: u64, base: bool) -> impl Strategy<Value = Lay
         1 => Just([1, 0, 0, 0]),
         1 => Just([1, 0, 1, 0]),
         1 => Just([1, 0, 0, 2]),
+        2 => Just([1, 3, 1, 3]),
         1 => Just([3, 1, 0, 0]),
         u32::from(limits.growth) * 6 => Just([1, 12, 0, 0]),
     ];

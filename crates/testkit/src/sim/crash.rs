@@ -39,9 +39,19 @@ pub fn crash_states(run: &Run, prefixes: usize, rng: &mut Rng) -> impl Iterator<
     };
     let seed = rng.word();
     (first..=len).step_by(step).flat_map(move |prefix| {
-        [Luck::Nothing, Luck::Everything, Luck::Some, Luck::Torn]
-            .into_iter()
-            .map(move |luck| state(run, prefix, luck, &mut Rng::new(seed ^ prefix as u64)))
+        [
+            Luck::Nothing,
+            Luck::Everything,
+            Luck::Some,
+            Luck::Some,
+            Luck::Torn,
+        ]
+        .into_iter()
+        .zip(0..)
+        .map(move |(luck, draw)| {
+            let seed = seed ^ (prefix as u64 * 8 + draw);
+            state(run, prefix, luck, &mut Rng::new(seed))
+        })
     })
 }
 
