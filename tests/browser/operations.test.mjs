@@ -129,6 +129,8 @@ for (const [shape, how] of Object.entries(SHAPES)) {
           assert.deepEqual(drawn[names[layer]], { backing: below, state: 'ok' });
         });
         for (const layer of invalid) assert.equal(drawn[names[layer]].state, 'invalid');
+        // The source document counts the committed top among the invalid ones.
+        if (op === 'commit') assert.equal(drawn[names[chosen.top]].state, 'invalid');
       });
     }
   });

@@ -49,6 +49,7 @@ test('the demo chain is made and committed without any file', async () => {
   assert.deepEqual(drawn[names[4]], { backing: names[0], state: 'ok' });
   assert.equal(drawn[names[1]].state, 'invalid');
   assert.equal(drawn[names[2]].state, 'invalid');
+  assert.equal(drawn[names[3]].state, 'invalid');
 
   // The files are real ones: qemu-img finds them sound.
   for (const name of [names[0], names[4]]) {

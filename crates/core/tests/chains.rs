@@ -158,6 +158,11 @@ fn a_base_with_other_overlays_is_not_committed_into_by_default() {
     let plan = tree.plan(&commit(true)).unwrap();
     assert_eq!(plan.info.broken_dependents.len(), 2);
     assert!(plan.info.broken_dependents.contains(&child));
+
+    // Images known to be invalid need no protection.
+    tree.give_up(child);
+    tree.give_up(tree.find("sibling").unwrap());
+    assert_eq!(tree.plan(&commit(false)).unwrap().info.broken_dependents, []);
 }
 
 #[test]

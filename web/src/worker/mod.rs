@@ -191,10 +191,11 @@ async fn run(
                     .collect::<Vec<_>>()
                     .join(", ")
             };
-            if !done.invalid.is_empty() {
+            let gone = [done.invalid.as_slice(), &done.merged].concat();
+            if !gone.is_empty() {
                 notes.push(format!(
                     "No longer valid, and may be deleted: {}.",
-                    names(&done.invalid)
+                    names(&gone)
                 ));
             }
             if !done.spare.is_empty() {
@@ -212,6 +213,7 @@ async fn run(
             // What was only saved elsewhere changed nothing here.
             if done.saved.is_empty() {
                 session.invalid.extend(done.invalid);
+                session.merged.extend(done.merged);
                 session.spare.extend(done.spare);
                 session.known.extend(0..session.files.0.len());
             }
@@ -247,6 +249,8 @@ async fn run(
 struct Done {
     message: String,
     invalid: Vec<usize>,
+    /// Merged into the layer below: nothing should go on using them.
+    merged: Vec<usize>,
     spare: Vec<usize>,
     saved: Vec<Saved>,
 }
@@ -275,13 +279,15 @@ async fn attempt(
     let sum = sum.ok_or(Stopped::Cancelled)?;
     let run = Run::new(session, read_only, stop, &report, sum.written());
     let results = run.carry_out(plan).await?;
+    let merged = operation::merged_away(&sum.info);
     let files = |ids: &mut dyn Iterator<Item = &NodeId>| {
         ids.filter_map(|&id| session.file(id)).collect::<Vec<_>>()
     };
     Ok(Done {
         message: operation::done(session, operation),
         invalid: files(&mut sum.info.invalid.iter().chain(&sum.info.broken_dependents)),
-        spare: files(&mut sum.info.superseded.iter()),
+        merged: files(&mut merged.iter()),
+        spare: files(&mut sum.info.superseded.iter().filter(|id| !merged.contains(id))),
         saved: results
             .into_iter()
             .map(|result| Saved {

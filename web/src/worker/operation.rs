@@ -19,7 +19,7 @@ pub fn wish(session: &Session, form: &Operation) -> Result<Wish, String> {
         Kind::Commit => Wish::Commit {
             top,
             base: base.ok_or("Choose the layer to merge into.")?,
-            relink: tree.children(top),
+            relink: tree.valid_children(top),
             empty_top: false,
             allow_broken: form.force,
         },
@@ -214,9 +214,13 @@ fn shown(session: &Session, form: &Operation, sum: &Sum, read_only: &[u32]) -> P
             bytes(sum.written())
         ));
     }
-    let broken = || sum.info.invalid.iter().chain(&sum.info.broken_dependents);
     // From the base up, as they are drawn.
-    let mut invalid: Vec<NodeId> = broken().copied().collect();
+    let mut invalid: Vec<NodeId> = [
+        sum.info.invalid.as_slice(),
+        &sum.info.broken_dependents,
+        merged_away(&sum.info),
+    ]
+    .concat();
     invalid.sort_by_key(|&id| depth(session, id));
     let invalid = invalid.into_iter().map(|id| session.name(id)).collect();
     Preview {
@@ -233,6 +237,15 @@ fn shown(session: &Session, form: &Operation, sum: &Sum, read_only: &[u32]) -> P
         refusal: None,
         can_force: false,
         commands: sum.info.equivalent.clone(),
+    }
+}
+
+/// Layers that a commit merged into the one below: they read as they did, and nothing should go
+/// on using them. A rebase leaves the layer it makes superfluous alone.
+pub fn merged_away(info: &PlanInfo) -> &[NodeId] {
+    match info.method {
+        Some(RemoveMethod::Rebase) => &[],
+        _ => &info.superseded,
     }
 }
 
@@ -354,7 +367,9 @@ fn after(session: &Session, form: &Operation, info: &PlanInfo) -> Vec<After> {
             let id = node.id;
             let link = info.links.iter().find(|(overlay, _)| *overlay == id);
             let backing = link.map_or_else(|| session.tree.backing(id), |(_, to)| *to);
-            let invalid = info.invalid.contains(&id) || info.broken_dependents.contains(&id);
+            let invalid = info.invalid.contains(&id)
+                || info.broken_dependents.contains(&id)
+                || merged_away(info).contains(&id);
             // The layer whose link changes may take data as well: only then is it "written".
             let takes_data = match form.kind {
                 Kind::Commit => session.node(form.base?).ok() == Some(id),

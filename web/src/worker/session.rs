@@ -15,7 +15,9 @@ pub struct Session {
     nodes: BTreeMap<usize, NodeId>,
     /// Files that an operation made invalid.
     pub invalid: BTreeSet<usize>,
-    /// Files whose content an operation merged elsewhere.
+    /// Files that an operation merged into the layer below: nothing should go on using them.
+    pub merged: BTreeSet<usize>,
+    /// Files that are valid and that nothing needs any more.
     pub spare: BTreeSet<usize>,
     /// Files that were here when the last operation ran. What came later and stands on an
     /// invalid file is invalid, too.
@@ -70,6 +72,11 @@ impl Session {
         // Loops have no end to start from.
         roots.extend(all.iter().copied().filter(referred));
         (self.tree, self.nodes) = self.grow(&roots);
+        for nth in self.invalid.union(&self.merged) {
+            if let Some(&id) = self.nodes.get(nth) {
+                self.tree.give_up(id);
+            }
+        }
         self.measured.clear();
         self.sum = None;
     }
@@ -173,7 +180,7 @@ impl Session {
         let role = match (node.backing().is_some(), has_overlays) {
             (false, true) => Role::Base,
             (true, true) => Role::Middle,
-            (true, false) if self.spare.contains(&nth) => Role::Spare,
+            (true, false) if self.spare.contains(&nth) || self.merged.contains(&nth) => Role::Spare,
             (true, false) => Role::Active,
             (false, false) => Role::Single,
         };
@@ -220,6 +227,10 @@ impl Session {
         }
         if self.invalid.contains(&nth) || self.stands_on_invalid(nth, id) {
             let why = "What lies below it was changed by an operation, so it no longer reads what it did. It can be deleted.";
+            return (State::Invalid, Some(why.to_owned()));
+        }
+        if self.merged.contains(&nth) {
+            let why = "It was merged into the layer below, and nothing should go on using it. It can be deleted.";
             return (State::Invalid, Some(why.to_owned()));
         }
         // A name that says qcow2 over something else is rather damage than a raw image.

@@ -8,7 +8,7 @@ use crate::image::Image;
 use crate::source::read_padded;
 use backchain_format::probe::PROBE_BYTES;
 use backchain_format::{Format, probe};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Files and the links between them. A file is in the tree once, however many links lead to it.
@@ -17,6 +17,7 @@ pub struct Tree {
     nodes: Vec<Arc<Node>>,
     links: Vec<Link>,
     by_key: HashMap<String, NodeId>,
+    given_up: HashSet<NodeId>,
 }
 
 /// More files than anybody has in one tree; stops a hostile gate from filling the memory.
@@ -194,6 +195,24 @@ impl Tree {
             .map(|n| n.id)
             .filter(|&n| self.backing(n) == Some(id))
             .collect()
+    }
+
+    /// Gives an image up: it is invalid already, so what it reads need not be kept, and it is
+    /// nobody's overlay that would have to be looked after.
+    pub fn give_up(&mut self, id: NodeId) {
+        self.given_up.insert(id);
+    }
+
+    /// Whether an image was given up.
+    pub fn is_given_up(&self, id: NodeId) -> bool {
+        self.given_up.contains(&id)
+    }
+
+    /// The overlays of `id` that were not given up.
+    pub fn valid_children(&self, id: NodeId) -> Vec<NodeId> {
+        let mut children = self.children(id);
+        children.retain(|&child| !self.is_given_up(child));
+        children
     }
 
     /// Everything that reaches `id` through backing links, nearest first; without `id` itself.

@@ -131,7 +131,10 @@ impl Commit<'_> {
     fn broken(&self, between: &[NodeId]) -> Vec<NodeId> {
         let through_top = self.tree.dependents(self.top);
         let mut broken = self.tree.dependents(self.base);
-        broken.retain(|id| *id != self.top && !between.contains(id) && !through_top.contains(id));
+        broken.retain(|id| {
+            let inside = *id == self.top || between.contains(id) || through_top.contains(id);
+            !inside && !self.tree.is_given_up(*id)
+        });
         broken
     }
 

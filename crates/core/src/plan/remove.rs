@@ -50,7 +50,7 @@ pub(super) fn plan_remove(
 
 /// Method 1: commit the layer into the one below, relink what was above.
 fn by_commit(tree: &Tree, layer: NodeId, below: NodeId, allow_broken: bool) -> Result<Plan> {
-    let relink = tree.children(layer);
+    let relink = tree.valid_children(layer);
     let commit = Commit {
         tree,
         top: layer,
@@ -67,7 +67,7 @@ fn by_commit(tree: &Tree, layer: NodeId, below: NodeId, allow_broken: bool) -> R
 /// Method 2: the layers above take in what they would miss, then get the layer below as their
 /// backing file. Nothing becomes invalid.
 fn by_rebase(tree: &Tree, layer: NodeId, below: NodeId) -> Result<Plan> {
-    let mut children = tree.children(layer).into_iter();
+    let mut children = tree.valid_children(layer).into_iter();
     let Some(first) = children.next() else {
         return Err(Error::new(ErrorKind::Invalid, "nothing is above the layer"));
     };
