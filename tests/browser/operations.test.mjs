@@ -152,6 +152,25 @@ describe('commit', () => {
     h.same(at(BASE), 'qcow2', at(`${S4}.before`));
   });
 
+  test('step by step: what one commit leaves behind does not stop the next', async () => {
+    const names = chain();
+    remember(names);
+    await h.drop(page, names.map(at));
+    await h.waitForChain(page, Object.fromEntries(names.map((n, i) => [n, names[i - 1] ?? ''])));
+    await perform('commit', { top: S3, base: S2 });
+    await perform('commit', { top: S2, base: S1 });
+    judge([S4]);
+    assert.equal(h.backingOf(at(S4)), S1);
+    await perform('commit', { top: S1, base: BASE });
+    judge([S4]);
+    assert.equal(h.backingOf(at(S4)), BASE);
+    await perform('commit', { top: S4, base: BASE });
+    h.check(at(BASE));
+    h.same(at(BASE), 'qcow2', at(`${S4}.before`));
+    const drawn = await h.nodes(page);
+    for (const name of [S1, S2, S3]) assert.equal(drawn[name].state, 'invalid', name);
+  });
+
   test('other overlays are not broken without being asked', async () => {
     const names = chain();
     h.qemuImg('create', '-q', '-f', 'qcow2', '-b', S1, '-F', 'qcow2', at('branch.qcow2'));
