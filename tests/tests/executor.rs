@@ -1,18 +1,21 @@
 //! The native executor, with its threads and real files, comes to the same bytes as the disk in
 //! memory that the other tests judge by.
 
-use backchain::Tree;
 use backchain::plan::Operation;
+use backchain::{ErrorKind, Plan, Tree};
 use backchain_format::bytes::to_u64;
-use backchain_native::{FsGate, GateOptions, Options, execute};
+use backchain_native::{FsGate, GateOptions, Options, execute, execute_steps};
 use backchain_testkit::build::strategy::{Limits, tree};
-use backchain_testkit::case::Case;
+use backchain_testkit::case::{Case, Files};
 use backchain_testkit::judge::carry_out;
-use backchain_testkit::ops::{Kind, Op, pick};
+use backchain_testkit::ops::{Kind, Op, Pick, pick};
+use backchain_testkit::recovery::{intact, recovers};
+use backchain_testkit::sim::SimFile;
 use backchain_testkit::{cases, qemu};
 use proptest::prelude::*;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 proptest! {
     #![proptest_config(cases(60))]
@@ -21,14 +24,7 @@ proptest! {
     #[test]
     fn threads_come_to_the_same_files(
         spec in tree(Limits::SMALL),
-        pick in prop_oneof![
-            3 => pick(Kind::Commit),
-            2 => pick(Kind::Pull),
-            1 => pick(Kind::Rebase),
-            1 => pick(Kind::Remove),
-            1 => pick(Kind::Create),
-            1 => pick(Kind::Convert),
-        ],
+        pick in any_pick(),
     ) {
         let case = Case::build(&spec);
         let Some(op) = pick.fit(&case) else { return Ok(()) };
@@ -36,7 +32,9 @@ proptest! {
         let done = done.map_err(TestCaseError::fail)?;
 
         let dir = qemu::directory(&case.files);
-        on_disk(dir.path(), &case, &op).map_err(|e| TestCaseError::fail(e.to_string()))?;
+        let run = planned(dir.path(), &case, &op)
+            .and_then(|(gate, plan)| execute(plan, &gate, &Options::default()));
+        run.map_err(|e| TestCaseError::fail(e.to_string()))?;
         for (name, file) in &done.run.after {
             let found = fs::read(dir.path().join(name)).map_err(|e| TestCaseError::fail(e.to_string()))?;
             prop_assert_eq!(to_u64(found.len()), to_u64(file.bytes().len()), "{}", name);
@@ -45,7 +43,65 @@ proptest! {
     }
 }
 
-fn on_disk(dir: &Path, case: &Case, op: &Op) -> backchain::Result<()> {
+proptest! {
+    #![proptest_config(cases(60))]
+
+    /// Stopped between any two steps: the images are valid, a new file is gone, and the same
+    /// operation completes what was begun.
+    #[test]
+    fn a_stopped_run_leaves_valid_files(
+        spec in tree(Limits::TINY),
+        pick in any_pick(),
+        stop: prop::sample::Index,
+    ) {
+        let case = Case::build(&spec);
+        let Some(op) = pick.fit(&case) else { return Ok(()) };
+        let fail = |e: backchain::Error| TestCaseError::fail(e.to_string());
+        let done = carry_out(&case.open(), &case.files, &op.operation, op.window);
+        let steps = done.map_err(TestCaseError::fail)?.run.log.len();
+        let stop = stop.index(steps);
+
+        let dir = qemu::directory(&case.files);
+        let (gate, plan) = planned(dir.path(), &case, &op).map_err(fail)?;
+        gate.release();
+        let cancel = AtomicBool::new(false);
+        let options = Options { cancel: Some(&cancel), ..Options::default() };
+        let info = plan.info.clone();
+        let stopping = plan.enumerate().map(|(number, step)| {
+            cancel.store(number >= stop, Ordering::Relaxed);
+            step
+        });
+        let error = execute_steps(&info, stopping, &options).expect_err("it was stopped");
+        prop_assert_eq!(error.kind(), ErrorKind::Cancelled);
+
+        let mut files = Files::new();
+        for entry in fs::read_dir(dir.path()).expect("the directory") {
+            let entry = entry.expect("an entry");
+            let bytes = fs::read(entry.path()).expect("a file");
+            let name = entry.file_name().to_string_lossy().into_owned();
+            files.insert(name, SimFile::new(bytes, false));
+        }
+        prop_assert_eq!(files.len(), case.files.len());
+        let result = intact(&case, &op, &files).and_then(|()| recovers(&case, &op, &files));
+        result.map_err(|why| {
+            TestCaseError::fail(format!("{:?} stopped at {stop}: {why}", op.operation))
+        })?;
+    }
+}
+
+fn any_pick() -> impl Strategy<Value = Pick> {
+    prop_oneof![
+        3 => pick(Kind::Commit),
+        2 => pick(Kind::Pull),
+        1 => pick(Kind::Rebase),
+        1 => pick(Kind::Remove),
+        1 => pick(Kind::Create),
+        1 => pick(Kind::Convert),
+    ]
+}
+
+/// Opens the files in `dir` and plans the operation there.
+fn planned(dir: &Path, case: &Case, op: &Op) -> backchain::Result<(FsGate, Plan)> {
     let path = |name: &str| dir.join(name).to_string_lossy().into_owned();
     let gate = FsGate::new(GateOptions::default());
     let mut tree = Tree::new();
@@ -63,6 +119,5 @@ fn on_disk(dir: &Path, case: &Case, op: &Op) -> backchain::Result<()> {
         *name = path(name);
     }
     let plan = tree.plan(&operation)?.with_window(op.window);
-    execute(plan, &gate, &Options::default())?;
-    Ok(())
+    Ok((gate, plan))
 }

@@ -9,6 +9,7 @@ pub mod judge;
 pub mod model;
 pub mod ops;
 pub mod qemu;
+pub mod recovery;
 pub mod rng;
 pub mod sim;
 pub mod sparse;
