@@ -157,3 +157,94 @@ proptest! {
         }
     }
 }
+
+/// The size of a disk alone costs nothing: 32 TiB with a few clusters are planned, mapped and
+/// compared in the time that their tables take.
+#[test]
+fn virtual_size_alone_costs_nothing() {
+    use backchain::compare::compare;
+    use backchain::plan::{CreateOptions, Preview};
+    use backchain::{Map, Plan};
+    use std::time::{Duration, Instant};
+
+    let layer = |seed: u64, at: &[u64]| Sparse {
+        cluster_bits: 16,
+        extended: false,
+        size: 32 << 40,
+        clusters: at.iter().map(|n| (*n, Cluster::Data(u32::MAX))).collect(),
+        seed,
+    };
+    let below = Some(Backing {
+        name: name(0),
+        format: Some("qcow2".to_owned()),
+    });
+    let last = (32 << 24) - 1;
+    let base = layer(1, &[0, 5, 100_000, 300_000_000]);
+    let files = Files::from([
+        (name(0), base.build(None)),
+        (
+            name(1),
+            layer(2, &[5, 6, 70_000_000, last]).build(below.clone()),
+        ),
+        (name(2), layer(3, &[7]).build(below)),
+    ]);
+    let names: Vec<String> = (0..3).map(name).collect();
+    let tree = open(&files, names.iter().map(|n| (n.as_str(), Format::Qcow2)));
+    let convert = |format| Operation::Convert {
+        top: id(1),
+        name: "new.img".to_owned(),
+        options: CreateOptions {
+            format,
+            ..CreateOptions::default()
+        },
+    };
+    let operations = [
+        Operation::Commit {
+            top: id(1),
+            base: id(0),
+            relink: Vec::new(),
+            empty_top: true,
+            allow_broken: true,
+        },
+        Operation::Pull {
+            overlay: id(1),
+            base: None,
+        },
+        Operation::Rebase {
+            overlay: id(1),
+            base: Some(id(2)),
+            name: None,
+            format: None,
+        },
+        convert(Format::Raw),
+        convert(Format::Qcow2),
+    ];
+    let soon = |what: &str, start: Instant| {
+        let time = start.elapsed();
+        assert!(time < Duration::from_secs(20), "{what} took {time:?}");
+    };
+    for operation in operations {
+        let start = Instant::now();
+        let plan: Plan = tree.plan(&operation).unwrap();
+        let preview = Preview::of(plan).unwrap();
+        assert!(
+            preview.steps < 1000,
+            "{operation:?}: {} steps",
+            preview.steps
+        );
+        assert!(
+            preview.copied <= 16 << 16,
+            "{operation:?}: {} bytes",
+            preview.copied
+        );
+        soon(&format!("{operation:?}"), start);
+    }
+    let start = Instant::now();
+    let chain = |n| tree.chain(id(n)).unwrap();
+    assert!(Map::new(&chain(1), 0, u64::MAX).unwrap().count() < 100);
+    soon("map", start);
+    let start = Instant::now();
+    assert!(compare(&chain(1), &chain(1), false).unwrap().is_identical());
+    assert!(!compare(&chain(1), &chain(2), false).unwrap().is_identical());
+    soon("compare", start);
+}
