@@ -162,7 +162,10 @@ fn a_base_with_other_overlays_is_not_committed_into_by_default() {
     // Images known to be invalid need no protection.
     tree.give_up(child);
     tree.give_up(tree.find("sibling").unwrap());
-    assert_eq!(tree.plan(&commit(false)).unwrap().info.broken_dependents, []);
+    assert_eq!(
+        tree.plan(&commit(false)).unwrap().info.broken_dependents,
+        []
+    );
 }
 
 #[test]

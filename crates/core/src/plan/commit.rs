@@ -86,11 +86,7 @@ impl Commit<'_> {
                 stages.push(self.zero_tail(node, head.clone())?);
             }
             let backing = Some(backing_for(tree, &node.name, base)?);
-            relinks.push(Relink {
-                node: child,
-                head,
-                backing,
-            });
+            relinks.push(Relink::new(child, head, backing).map_err(|e| node.blame(e))?);
             info.written(child);
             info.link(child, Some(self.base));
         }

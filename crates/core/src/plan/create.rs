@@ -241,7 +241,9 @@ impl Blank {
         header.l1_table = HostOffset((1 + table_clusters + blocks) << cluster.bits());
 
         let mut extensions = Extensions::default();
-        if header.version == Version::V3 {
+        // Clusters of 512 bytes have no room for names of features beside that of a backing
+        // file, which may come later.
+        if header.version == Version::V3 && cluster.bytes() > 512 {
             let (kind, data) = (Extensions::FEATURE_NAMES, FeatureNames::standard_bytes());
             extensions.0.push(Extension { kind, data });
         }
@@ -251,7 +253,6 @@ impl Blank {
             backing,
         };
         if head.pack().is_err() {
-            // Clusters of 512 bytes have no room for names of features.
             head.extensions.set(Extensions::FEATURE_NAMES, None);
             head.pack()?;
         }

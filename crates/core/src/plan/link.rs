@@ -162,9 +162,21 @@ fn new_head(old: &Head, backing: Option<Backing>) -> Result<(Head, Option<(usize
 
 /// A stage that relinks `node`, whose head is then what the stages before left.
 pub(super) struct Relink {
-    pub(super) node: NodeId,
-    pub(super) head: HeadCell,
-    pub(super) backing: Option<Backing>,
+    node: NodeId,
+    head: HeadCell,
+    backing: Option<Backing>,
+}
+
+impl Relink {
+    /// Fails now when the new head does not fit, not when everything else is written.
+    pub(super) fn new(node: NodeId, head: HeadCell, backing: Option<Backing>) -> Result<Self> {
+        relink_steps(node, &head.lock(), backing.clone())?;
+        Ok(Self {
+            node,
+            head,
+            backing,
+        })
+    }
 }
 
 impl Stage for Relink {

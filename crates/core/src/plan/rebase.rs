@@ -130,11 +130,7 @@ fn build(
     let stages: Vec<Box<dyn Stage>> = vec![
         Box::new(Fixed(clear_unknown_bits(node)?)),
         Box::new(Qcow2Stage::new(target, flow, None, sync)),
-        Box::new(Relink {
-            node: node.id,
-            head,
-            backing,
-        }),
+        Box::new(Relink::new(node.id, head, backing).map_err(|e| node.blame(e))?),
     ];
     Ok(Plan::new(info.build(), stages))
 }
@@ -195,11 +191,9 @@ pub(super) fn plan_relink(
     let head = HeadCell::of(node)?;
     Ok(Plan::new(
         info.build(),
-        vec![Box::new(Relink {
-            node: overlay,
-            head,
-            backing,
-        })],
+        vec![Box::new(
+            Relink::new(overlay, head, backing).map_err(|e| node.blame(e))?,
+        )],
     ))
 }
 
