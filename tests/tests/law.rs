@@ -10,7 +10,7 @@ use backchain::plan::{Operation, Preview, RemoveMethod};
 use backchain_format::Format;
 use backchain_testkit::build::TreeSpec;
 use backchain_testkit::build::strategy::{Limits, tree};
-use backchain_testkit::case::Case;
+use backchain_testkit::case::{Case, id};
 use backchain_testkit::judge::{carry_out, judge, left_by, made_format};
 use backchain_testkit::model::first_difference;
 use backchain_testkit::ops::{Kind, Op, Pick, has_bitmaps, new_name, pick};
@@ -257,6 +257,30 @@ fn ask_qemu(case: &Case, op: &Op, after: &backchain_testkit::case::Files) -> Res
         }
     }
     Ok(())
+}
+
+/// A name that does not fit the first cluster is refused before there is a step, however much
+/// data the operation would have moved first.
+#[test]
+fn a_name_that_does_not_fit_is_refused_at_once() {
+    use backchain_testkit::build::{FormatSpec, LayerSpec, Qcow2Spec};
+    let layer = |seed| LayerSpec {
+        format: FormatSpec::Qcow2(Qcow2Spec::plain(9)),
+        size: 8192,
+        mix: [0, 1, 0, 0],
+        seed,
+    };
+    let nodes = vec![(layer(1), None), (layer(2), Some(0)), (layer(3), Some(1))];
+    let case = Case::build(&TreeSpec { nodes });
+    let rebase = |len: usize| Operation::Rebase {
+        overlay: id(2),
+        base: Some(id(0)),
+        name: Some("x".repeat(len)),
+        format: None,
+    };
+    assert!(case.open().plan(&rebase(200)).is_ok());
+    let error = case.open().plan(&rebase(500)).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
 }
 
 /// The random operations do reach what is hard about them.
