@@ -1,22 +1,24 @@
 //! A small web server for the site, for this machine only.
 
-use std::fs::{self, File};
-use std::io::Cursor;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, bail};
-use tiny_http::{Header, Method, Request, Response, Server, StatusCode};
+use anyhow::{Context, Result, anyhow, bail};
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{Method, Request, Response, StatusCode};
+use axum::response::IntoResponse;
+use tokio::runtime;
+use tokio::sync::oneshot;
 
 use crate::cmd;
 
 /// The port when none is asked for; the next free one is taken.
 const DEFAULT_PORT: u16 = 8080;
-/// How many requests are answered at a time.
-const THREADS: usize = 4;
 
 /// How to serve.
 #[derive(Default)]
@@ -53,8 +55,8 @@ pub(crate) fn serve(dist: &Path, options: &Options) -> Result<()> {
 
 /// A directory being served. Serving ends when this is dropped.
 pub(crate) struct Site {
-    server: Arc<Server>,
     port: u16,
+    _stop: oneshot::Sender<()>,
 }
 
 impl Site {
@@ -63,24 +65,30 @@ impl Site {
         if !dist.join("index.html").is_file() {
             bail!("there is no site in dist/; `cargo xtask build web` makes it");
         }
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let server = Server::http(address).map_err(|error| anyhow!("port {port}: {error}"))?;
-        let port = server
-            .server_addr()
-            .to_ip()
-            .map_or(port, |bound| bound.port());
-        let server = Arc::new(server);
-        for _ in 0..THREADS {
-            let server = Arc::clone(&server);
-            let dist = dist.to_owned();
-            thread::spawn(move || {
-                while let Ok(request) = server.recv() {
-                    // A visitor who went away is no reason to stop.
-                    let _ = answer(&dist, request);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .with_context(|| format!("port {port}"))?;
+        listener.set_nonblocking(true)?;
+        let port = listener.local_addr()?.port();
+        let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let dist = dist.to_owned();
+        thread::spawn(move || {
+            runtime.block_on(async move {
+                let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
+                    return;
+                };
+                let answer = move |request| {
+                    let dist = dist.clone();
+                    async move { answer(&dist, &request) }
+                };
+                tokio::select! {
+                    _ = axum::serve(listener, Router::new().fallback(answer)) => {}
+                    // The sender was dropped.
+                    _ = stopped => {}
                 }
             });
-        }
-        Ok(Self { server, port })
+        });
+        Ok(Self { port, _stop: stop })
     }
 
     /// The address to type into a browser.
@@ -89,37 +97,21 @@ impl Site {
     }
 }
 
-impl Drop for Site {
-    fn drop(&mut self) {
-        for _ in 0..THREADS {
-            self.server.unblock();
-        }
+fn answer(dist: &Path, request: &Request<Body>) -> Response<Body> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return (StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n").into_response();
     }
-}
-
-fn answer(dist: &Path, request: Request) -> std::io::Result<()> {
-    if !matches!(request.method(), Method::Get | Method::Head) {
-        return request.respond(plain(405, "only GET and HEAD\n"));
-    }
-    let Some(file) = find(dist, request.url()) else {
-        return request.respond(plain(404, "not found\n"));
+    let file = find(dist, request.uri().path());
+    let Some((bytes, file)) = file.and_then(|file| Some((fs::read(&file).ok()?, file))) else {
+        return (StatusCode::NOT_FOUND, "not found\n").into_response();
     };
-    let mut response = Response::from_file(File::open(&file)?);
-    // A rebuilt site shows at the next reload.
-    for (name, value) in [
-        ("Content-Type", mime_type(&file)),
-        ("Cache-Control", "no-cache"),
-        ("X-Content-Type-Options", "nosniff"),
-    ] {
-        if let Ok(header) = Header::from_bytes(name, value) {
-            response.add_header(header);
-        }
-    }
-    request.respond(response)
-}
-
-fn plain(status: u16, text: &str) -> Response<Cursor<Vec<u8>>> {
-    Response::from_string(text).with_status_code(StatusCode(status))
+    let headers = [
+        (CONTENT_TYPE, mime_type(&file)),
+        // A rebuilt site shows at the next reload.
+        (CACHE_CONTROL, "no-cache"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, bytes).into_response()
 }
 
 /// The file that a URL names, if there is one inside of `dist`.
@@ -248,7 +240,7 @@ mod tests {
         let wasm = ask("GET /app.wasm");
         assert!(wasm.starts_with("HTTP/1.1 200"), "{wasm}");
         assert!(
-            wasm.contains("Content-Type: application/wasm\r\n"),
+            wasm.contains("content-type: application/wasm\r\n"),
             "{wasm}"
         );
         assert!(wasm.ends_with("\0asm"), "{wasm}");
