@@ -4,6 +4,7 @@ use super::session::{Session, sentence};
 use super::write::Strategy;
 use crate::app::text::bytes;
 use crate::protocol::{After, Fate, FileWrite, Kind, Operation, Preview};
+use backchain::chain::Locator;
 use backchain::plan::{PlanInfo, RemoveMethod};
 use backchain::{ErrorKind, Format, NodeId, Operation as Wish, Preview as Sum};
 
@@ -28,7 +29,10 @@ pub fn wish(session: &Session, form: &Operation) -> Result<Wish, String> {
             let named = base.map(|base| tree.node(base));
             Wish::Relink {
                 overlay: top,
-                name: named.map(|node| relative(&tree.node(top).name, &node.name)),
+                name: named.map(|node| {
+                    let name = Locator::relative(&node.name, &tree.node(top).name);
+                    name.unwrap_or_else(|| node.name.clone())
+                }),
                 // What the file is, and not what somebody called it.
                 format: named.map(|node| node.probed),
                 base,
@@ -59,26 +63,6 @@ pub fn wish(session: &Session, form: &Operation) -> Result<Wish, String> {
 fn highest(session: &Session, id: NodeId) -> NodeId {
     // Dependents come nearest first.
     session.tree.dependents(id).last().copied().unwrap_or(id)
-}
-
-/// How `overlay`'s header has to name `base`, given both names as opened.
-fn relative(overlay: &str, base: &str) -> String {
-    if base.starts_with('/') {
-        return base.to_owned();
-    }
-    let from: Vec<&str> = overlay.split('/').collect();
-    let to: Vec<&str> = base.split('/').collect();
-    let folders = from.len().saturating_sub(1);
-    let shared = from
-        .iter()
-        .take(folders)
-        .zip(&to)
-        .take_while(|(a, b)| a == b)
-        .count();
-    let up = std::iter::repeat_n("..", folders - shared);
-    up.chain(to.iter().skip(shared).copied())
-        .collect::<Vec<_>>()
-        .join("/")
 }
 
 /// What the page shows before anything is done. `None` when `stale` says that nobody waits for
@@ -449,11 +433,12 @@ fn flow(session: &Session, form: &Operation, info: &PlanInfo) -> Vec<(u32, u32)>
 
 #[cfg(test)]
 mod tests {
-    use super::relative;
+    use backchain::chain::Locator;
     use wasm_bindgen_test::wasm_bindgen_test;
 
     #[wasm_bindgen_test]
     fn names_are_relative_to_the_overlays_folder() {
+        let relative = |overlay, base| Locator::relative(base, overlay).unwrap();
         assert_eq!(relative("dir/top", "dir/base"), "base");
         assert_eq!(relative("dir/a/top", "dir/b/base"), "../b/base");
         assert_eq!(relative("top", "base"), "base");

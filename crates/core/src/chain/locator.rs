@@ -58,6 +58,37 @@ impl Locator {
     }
 }
 
+impl Locator {
+    /// What has to stand in the header of the image opened as `referrer` to mean the file
+    /// opened as `target`: the inverse of [`Locator::resolve`]. `None` where the two names do
+    /// not tell how one is reached from the other.
+    pub fn relative(target: &str, referrer: &str) -> Option<String> {
+        let (here, _) = referrer.rsplit_once('/').unwrap_or_default();
+        let absolute = referrer.starts_with('/');
+        if target.starts_with('/') && !absolute {
+            return Some(target.to_owned());
+        }
+        if absolute && !target.starts_with('/') {
+            return None;
+        }
+        let from: Vec<&str> = here.split('/').filter(|_| !here.is_empty()).collect();
+        let to: Vec<&str> = target.split('/').collect();
+        let folders = to.len() - 1;
+        let same = from.iter().zip(to.iter().take(folders));
+        let common = same.take_while(|(a, b)| a == b).count();
+        // Nothing but the root in common: the whole path says it better.
+        if absolute && common <= 1 && !from.is_empty() && from != [""] {
+            return Some(target.to_owned());
+        }
+        let up = from.get(common..).unwrap_or_default();
+        if up.contains(&"..") {
+            return None;
+        }
+        let down = to.get(common..).unwrap_or_default().join("/");
+        Some(format!("{}{down}", "../".repeat(up.len())))
+    }
+}
+
 /// The file name in `json:{"driver": "qcow2", "file": {"driver": "file", "filename": PATH}}`
 /// and its shorter forms, read with a minimal scanner: anything unusual is not a path.
 fn json_path(json: &str) -> Option<String> {
@@ -121,6 +152,27 @@ mod tests {
         assert_eq!(resolve("/x/base.img", "dir/top.img"), "/x/base.img");
         assert_eq!(resolve("base.img", "top.img"), "base.img");
         assert_eq!(resolve("a/b:c", "top.img"), "a/b:c");
+    }
+
+    #[test]
+    fn a_relative_name_leads_back_to_its_file() {
+        for (target, referrer, name) in [
+            ("base.img", "top.img", "base.img"),
+            ("dir/base.img", "dir/top.img", "base.img"),
+            ("/vm/b/base.img", "/vm/a/top.img", "../b/base.img"),
+            ("/other/base.img", "/vm/a/top.img", "/other/base.img"),
+            ("/base.img", "/top.img", "/base.img"),
+            ("base.img", "dir/top.img", "../base.img"),
+            ("/abs/base.img", "top.img", "/abs/base.img"),
+            ("../b/base.img", "../a/top.img", "../b/base.img"),
+            ("../a/../b/base.img", "../a/top.img", "../b/base.img"),
+        ] {
+            let found = Locator::relative(target, referrer).unwrap();
+            assert_eq!(found, name, "{target} from {referrer}");
+        }
+        // The way back out of `..` is not in the names, nor where a relative name starts.
+        assert_eq!(Locator::relative("base.img", "../a/top.img"), None);
+        assert_eq!(Locator::relative("base.img", "/vm/top.img"), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Changing headers: backing links and feature bits.
 
 use super::{MetadataKind, Stage, Step, StepQueue};
-use crate::chain::{Link, Node, NodeId, Tree};
+use crate::chain::{Link, Locator, Node, NodeId, Tree};
 use crate::error::{Error, ErrorKind, Result};
 use backchain_format::HostOffset;
 use backchain_format::bytes::{to_u64, to_usize};
@@ -191,14 +191,14 @@ impl Stage for Relink {
 /// What `overlay`'s header is to say when `target` becomes its backing file.
 pub(super) fn backing_for(tree: &Tree, overlay: &str, target: &Node) -> Result<Backing> {
     Ok(Backing {
-        name: link_name(tree, overlay, target),
+        name: link_name(tree, overlay, target)?,
         format: Some(target.image()?.format().name().to_owned()),
     })
 }
 
 /// The name under which `overlay` refers to `target`: as some image of the same directory
 /// already does, else relative to the overlay's directory.
-fn link_name(tree: &Tree, overlay: &str, target: &Node) -> String {
+fn link_name(tree: &Tree, overlay: &str, target: &Node) -> Result<String> {
     let dir = |name: &str| {
         name.rfind('/')
             .map_or(String::new(), |at| name[..=at].to_owned())
@@ -209,45 +209,14 @@ fn link_name(tree: &Tree, overlay: &str, target: &Node) -> String {
             && dir(&node.name) == here
             && let Some(backing) = node.backing()
         {
-            return backing.name.clone();
+            return Ok(backing.name.clone());
         }
     }
-    relative(&here, &target.name)
-}
-
-/// `target` as seen from directory `here` (empty or ending in a slash).
-fn relative(here: &str, target: &str) -> String {
-    if let Some(rest) = target.strip_prefix(here)
-        && (!here.is_empty() || !target.starts_with('/'))
-    {
-        return rest.to_owned();
-    }
-    let absolute = here.starts_with('/');
-    if absolute != target.starts_with('/') || here.split('/').any(|part| part == "..") {
-        return target.to_owned();
-    }
-    // Up to the common directory, then down.
-    let from: Vec<&str> = here.trim_end_matches('/').split('/').collect();
-    let to: Vec<&str> = target.split('/').collect();
-    let common = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
-    if absolute && common <= 1 {
-        return target.to_owned();
-    }
-    let up = "../".repeat(from.len() - common);
-    format!("{up}{}", to.get(common..).unwrap_or_default().join("/"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::relative;
-
-    #[test]
-    fn names_are_relative_where_that_is_shorter_than_the_whole_path() {
-        assert_eq!(relative("", "base.img"), "base.img");
-        assert_eq!(relative("dir/", "dir/base.img"), "base.img");
-        assert_eq!(relative("/vm/a/", "/vm/b/base.img"), "../b/base.img");
-        assert_eq!(relative("/vm/a/", "/other/base.img"), "/other/base.img");
-        assert_eq!(relative("dir/", "base.img"), "../base.img");
-        assert_eq!(relative("", "/abs/base.img"), "/abs/base.img");
-    }
+    Locator::relative(&target.name, overlay).ok_or_else(|| {
+        let message = format!(
+            "'{}' cannot be named as seen from '{overlay}': give both as absolute paths",
+            target.name
+        );
+        Error::new(ErrorKind::Invalid, message)
+    })
 }
