@@ -78,6 +78,13 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         crate::output::complain("Not enough arguments\nTry 'backchain --help' for more info");
         return ExitCode::from(code::FAILED);
     }
+    if error.kind() == ErrorKind::ValueValidation
+        && let Some(why) = std::error::Error::source(error)
+        && matches!(error.get(ContextKind::InvalidArg), Some(ContextValue::String(arg)) if arg.starts_with("--object"))
+    {
+        crate::output::complain(&why.to_string());
+        return ExitCode::from(code::FAILED);
+    }
     let given = std::env::args().nth(1).unwrap_or_default();
     let known = Cli::command();
     let command = known

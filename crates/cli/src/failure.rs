@@ -42,6 +42,14 @@ impl Failure {
         }
     }
 
+    /// An end without a message.
+    pub(crate) fn silent(code: u8) -> Self {
+        Self {
+            message: String::new(),
+            code,
+        }
+    }
+
     /// The file the user named could not be opened, in qemu-img's words.
     pub(crate) fn open(name: &str, why: impl Display) -> Self {
         Self::new(format_args!("Could not open '{name}': {why}"))
@@ -111,9 +119,13 @@ impl Failure {
 }
 
 /// Names come out of images: they must not move the cursor or start a line of their own. The
-/// one message of two lines that qemu-img has stays as it is.
+/// messages of two lines that qemu-img has stay as they are.
 fn one_line(message: &str) -> String {
-    let second = message.rfind("\nIs another process using the image");
+    let second = [
+        "\nIs another process using the image",
+        "\nIdentifiers consist of",
+    ];
+    let second = second.iter().find_map(|line| message.rfind(line));
     let mut line = String::with_capacity(message.len());
     for (at, c) in message.char_indices() {
         if c.is_control() && Some(at) != second {

@@ -3,7 +3,9 @@
 mod args;
 mod cmd;
 mod failure;
+mod keyval;
 mod new_image;
+mod object;
 mod open;
 mod output;
 mod throttle;

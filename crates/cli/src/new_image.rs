@@ -1,6 +1,7 @@
 //! Options of new images (`-o`), read as qemu-img reads them.
 
 use crate::failure::Failure;
+use crate::keyval;
 use crate::output::size::{self, SizeError};
 use backchain::Format;
 use backchain::format::qcow2::Codec;
@@ -180,31 +181,14 @@ pub(crate) const QCOW2_HELP: &str = "Supported qcow2 options:
 
 /// `key=value,key=value`, where `,,` stands for a comma and a key alone means `on`.
 fn pairs(list: &str) -> Vec<(String, String)> {
-    let mut items = vec![String::new()];
-    let mut chars = list.chars().peekable();
-    while let Some(c) = chars.next() {
-        let last = items.len() - 1;
-        match c {
-            ',' if chars.peek() == Some(&',') => {
-                chars.next();
-                items[last].push(',');
-            }
-            ',' => items.push(String::new()),
-            c => items[last].push(c),
-        }
-    }
-    let pair = |item: String| match item.split_once('=') {
-        Some((key, value)) => (key.to_owned(), value.to_owned()),
-        None => match item.strip_prefix("no") {
+    let pair = |(key, value): (String, Option<String>)| match value {
+        Some(value) => (key, value),
+        None => match key.strip_prefix("no") {
             Some(key) if !key.is_empty() => (key.to_owned(), "off".to_owned()),
-            _ => (item, "on".to_owned()),
+            _ => (key, "on".to_owned()),
         },
     };
-    items
-        .into_iter()
-        .filter(|item| !item.is_empty())
-        .map(pair)
-        .collect()
+    keyval::items(list).into_iter().map(pair).collect()
 }
 
 /// Fails when writing `name` would destroy one of the files that are read.

@@ -1,29 +1,200 @@
 //! Opening what the user names, and saying in qemu-img's words why it cannot be opened.
 
 use crate::failure::{Failure, code};
+use crate::keyval;
+use crate::object::{self, Object};
 use backchain::chain::{FormatOrigin, Node};
 use backchain::{Chain, Error, ErrorKind, Format, Link, NodeId, Tree};
-use backchain_native::{FsGate, GateOptions};
+use backchain_native::{Durability, FsGate, GateOptions};
 use clap::Args;
+use std::borrow::Cow;
 
-/// Options that every command on existing images takes.
+/// Options of every command that opens one existing image.
+#[derive(Args, Clone, Default)]
+pub(crate) struct Input {
+    /// Format of the image
+    #[arg(short, long, value_name = "FMT")]
+    pub(crate) format: Option<String>,
+    #[command(flatten)]
+    pub(crate) options: ImageOpts,
+    #[command(flatten)]
+    pub(crate) sharing: Sharing,
+}
+
+/// `--image-opts`: beside `-f`, however a command calls that.
+#[derive(Args, Clone, Copy, Default)]
+pub(crate) struct ImageOpts {
+    /// Names of images are lists of options (driver=qcow2,file.filename=NAME)
+    #[arg(long, visible_alias = "source-image-opts")]
+    pub(crate) image_opts: bool,
+}
+
+/// Options of every command that opens files.
 #[derive(Args, Clone, Default)]
 pub(crate) struct Sharing {
+    /// A passphrase: secret,id=ID,data=TEXT or secret,id=ID,file=FILE, with format=base64
+    #[arg(long = "object", value_name = "OBJDEF")]
+    pub(crate) objects: Vec<Object>,
     /// Open the images even while another program writes them; they may be changing
     #[arg(short = 'U', long)]
     pub(crate) force_share: bool,
-    /// Follow backing files named inside an image whose own format nobody recorded
+    /// Follow files named inside an image whose own format nobody recorded
     #[arg(long)]
     pub(crate) trust_probed: bool,
 }
 
 impl Sharing {
     /// The gate for these options.
-    pub(crate) fn gate(&self) -> FsGate {
-        FsGate::new(GateOptions {
+    pub(crate) fn gate(&self) -> Result<FsGate, Failure> {
+        let gate = FsGate::new(GateOptions {
             force_share: self.force_share,
             trust_probed: self.trust_probed,
+        });
+        Ok(gate.with_secrets(object::secrets(&self.objects)?))
+    }
+}
+
+impl Input {
+    /// The gate for these options.
+    pub(crate) fn gate(&self) -> Result<FsGate, Failure> {
+        self.sharing.gate()
+    }
+
+    /// The image that the user calls `text`.
+    pub(crate) fn given<'a>(&'a self, text: &'a str) -> Result<Given<'a>, Failure> {
+        self.options.given(text, self.format.as_deref())
+    }
+
+    /// Opens an image and its backing files.
+    pub(crate) fn chain(
+        &self,
+        tree: &mut Tree,
+        gate: &FsGate,
+        text: &str,
+    ) -> Result<Chain, Failure> {
+        chain(tree, gate, &self.given(text)?)
+    }
+
+    /// The same for a command that writes: a loop is a refusal then.
+    pub(crate) fn chain_to_change(
+        &self,
+        tree: &mut Tree,
+        gate: &FsGate,
+        text: &str,
+    ) -> Result<Chain, Failure> {
+        chain_to_change(tree, gate, &self.given(text)?)
+    }
+
+    /// Opens one file without its backing files; fails when it is not a readable image.
+    pub(crate) fn one(
+        &self,
+        tree: &mut Tree,
+        gate: &FsGate,
+        text: &str,
+    ) -> Result<NodeId, Failure> {
+        one(tree, gate, &self.given(text)?)
+    }
+}
+
+impl ImageOpts {
+    /// The image that the user calls `text`, in `format`.
+    pub(crate) fn given<'a>(
+        self,
+        text: &'a str,
+        format: Option<&'a str>,
+    ) -> Result<Given<'a>, Failure> {
+        if !self.image_opts {
+            return Ok(Given::name(text, format));
+        }
+        if format.is_some() {
+            let message = "--image-opts and --format are mutually exclusive";
+            return Err(Failure::new(message));
+        }
+        let options = serde_json::Value::Object(keyval::image_options(text));
+        Ok(Given {
+            text,
+            name: Cow::Owned(format!("json:{options}")),
+            format,
         })
+    }
+}
+
+/// An image as the user names it.
+#[derive(Clone)]
+pub(crate) struct Given<'a> {
+    /// What the user wrote: for messages.
+    pub(crate) text: &'a str,
+    /// The name to open.
+    pub(crate) name: Cow<'a, str>,
+    /// The format that was given with it.
+    pub(crate) format: Option<&'a str>,
+}
+
+impl<'a> Given<'a> {
+    /// A plain name.
+    pub(crate) fn name(text: &'a str, format: Option<&'a str>) -> Self {
+        Self {
+            text,
+            name: Cow::Borrowed(text),
+            format,
+        }
+    }
+}
+
+/// A cache mode (`-t`, `-T`) in qemu-img's words.
+///
+/// They differ in what the host keeps in memory meanwhile, which a plan does not depend on: it
+/// says itself where something must be durable. At the end everything is, but with `unsafe`.
+pub(crate) fn cache_mode(mode: &str) -> Option<Durability> {
+    match mode {
+        "unsafe" => Some(Durability::None),
+        "none" | "off" | "writeback" | "writethrough" | "directsync" => Some(Durability::Full),
+        _ => None,
+    }
+}
+
+/// `-t`: the cache mode of what is written, by default that of durable changes.
+#[derive(Args, Clone, Default)]
+pub(crate) struct TargetCache {
+    /// Cache mode: none, writeback, writethrough, directsync, or unsafe (do not wait for the disk)
+    #[arg(short = 't', long, value_name = "CACHE")]
+    pub(crate) cache: Option<String>,
+}
+
+impl TargetCache {
+    /// How durable the change is to be.
+    pub(crate) fn durability(&self) -> Result<Durability, Failure> {
+        target_cache(self.cache.as_deref().unwrap_or("writeback"))
+    }
+}
+
+/// `-T` of commands that read only.
+#[derive(Args, Clone, Default)]
+pub(crate) struct SourceCache {
+    /// Cache mode of what is read; accepted, without effect
+    #[arg(short = 'T', long, value_name = "CACHE")]
+    pub(crate) cache: Option<String>,
+}
+
+impl SourceCache {
+    /// Fails when there is no such mode.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        source_cache(self.cache.as_deref())
+    }
+}
+
+/// How durable a change in this cache mode is to be.
+pub(crate) fn target_cache(mode: &str) -> Result<Durability, Failure> {
+    cache_mode(mode).ok_or_else(|| Failure::new(format_args!("Invalid cache option: {mode}")))
+}
+
+/// Fails when there is no such mode for reading; it makes no difference.
+pub(crate) fn source_cache(mode: Option<&str>) -> Result<(), Failure> {
+    match mode.filter(|mode| cache_mode(mode).is_none()) {
+        Some(mode) => Err(Failure::new(format_args!(
+            "Invalid source cache option: {mode}"
+        ))),
+        None => Ok(()),
     }
 }
 
@@ -34,43 +205,32 @@ pub(crate) fn format(name: &str, format: Option<&str>) -> Result<Option<Format>,
 }
 
 /// Opens one file without its backing files; fails when it is not a readable image.
-pub(crate) fn one(
-    tree: &mut Tree,
-    gate: &FsGate,
-    name: &str,
-    format: Option<&str>,
-) -> Result<NodeId, Failure> {
-    let format = self::format(name, format)?;
-    let id = tree.add_one(gate, name, format);
-    let id = id.map_err(|error| Failure::open(name, reason(&error, name)))?;
+pub(crate) fn one(tree: &mut Tree, gate: &FsGate, given: &Given<'_>) -> Result<NodeId, Failure> {
+    let format = self::format(given.text, given.format)?;
+    let id = tree.add_one(gate, &given.name, format);
+    let id = id.map_err(|error| Failure::open(given.text, reason(&error, &given.name)))?;
     match why_not_image(tree.node(id)) {
-        Some(why) => Err(Failure::open(name, why)),
+        Some(why) => Err(Failure::open(given.text, why)),
         None => Ok(id),
     }
 }
 
 /// Opens a file and its backing files.
-pub(crate) fn chain(
-    tree: &mut Tree,
-    gate: &FsGate,
-    name: &str,
-    format: Option<&str>,
-) -> Result<Chain, Failure> {
-    let format = self::format(name, format)?;
-    let id = tree.add(gate, name, format);
-    let id = id.map_err(|error| Failure::open(name, reason(&error, name)))?;
+pub(crate) fn chain(tree: &mut Tree, gate: &FsGate, given: &Given<'_>) -> Result<Chain, Failure> {
+    let format = self::format(given.text, given.format)?;
+    let id = tree.add(gate, &given.name, format);
+    let id = id.map_err(|error| Failure::open(given.text, reason(&error, &given.name)))?;
     tree.chain(id)
-        .map_err(|error| broken_chain(tree, id, name, &error))
+        .map_err(|error| broken_chain(tree, id, given.text, &error))
 }
 
 /// The same for a command that writes: a loop is a refusal then.
 pub(crate) fn chain_to_change(
     tree: &mut Tree,
     gate: &FsGate,
-    name: &str,
-    format: Option<&str>,
+    given: &Given<'_>,
 ) -> Result<Chain, Failure> {
-    chain(tree, gate, name, format).map_err(|failure| {
+    chain(tree, gate, given).map_err(|failure| {
         let looping = tree
             .nodes()
             .first()

@@ -209,16 +209,6 @@ pub(crate) fn find_layer(tree: &mut Tree, chain: &backchain::Chain, name: &str) 
     }
 }
 
-/// Reads a `-t` or `-T` cache mode: only `unsafe` makes a difference here.
-pub(crate) fn cache_mode(mode: Option<&str>, default: Durability) -> Result<Durability, Failure> {
-    match mode {
-        None => Ok(default),
-        Some("unsafe") => Ok(Durability::None),
-        Some("none" | "off" | "writeback" | "writethrough" | "directsync") => Ok(Durability::Full),
-        Some(other) => Err(Failure::new(format_args!("Invalid cache option: {other}"))),
-    }
-}
-
 /// Removes files that a change has made useless, and says so.
 pub(crate) fn delete(tree: &Tree, nodes: &[NodeId], quiet: bool) -> Result<(), Failure> {
     for &id in nodes {

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use backchain::chain::{Denied, FormatOrigin, Gate, Granted, Locator, Node, Request};
+use backchain::chain::{Denied, FormatOrigin, Gate, Granted, Locator, Node, Request, Secret};
 use backchain::format::probe::{PROBE_BYTES, probe};
 use backchain::{Format, Source};
 
@@ -27,6 +27,7 @@ pub struct GateOptions {
 #[derive(Default)]
 pub struct FsGate {
     options: GateOptions,
+    secrets: BTreeMap<String, Secret>,
     state: Mutex<State>,
 }
 
@@ -50,8 +51,16 @@ impl FsGate {
     pub fn new(options: GateOptions) -> Self {
         Self {
             options,
+            secrets: BTreeMap::new(),
             state: Mutex::default(),
         }
+    }
+
+    /// The same with passphrases, by the names that images are opened with.
+    #[must_use]
+    pub fn with_secrets(mut self, secrets: BTreeMap<String, Secret>) -> Self {
+        self.secrets = secrets;
+        self
     }
 
     /// Takes note that the user named the file `name`, before anything refers to it. Files that
@@ -168,6 +177,10 @@ impl Gate for FsGate {
             allocated: Some(file.allocated()),
             source: file as Source,
         })
+    }
+
+    fn secret(&self, id: &str) -> Option<Secret> {
+        self.secrets.get(id).cloned()
     }
 }
 

@@ -1,7 +1,7 @@
 //! `blockcommit`: merge layers down and relink what is above them.
 
 use crate::failure::{Failure, Outcome, code};
-use crate::open::{self, Sharing};
+use crate::open::Input;
 use crate::output::{self, progress::When};
 use crate::work::{self, DryRun, Run, Talk};
 use backchain::plan::PlanInfo;
@@ -28,9 +28,6 @@ pub(crate) struct Options {
     /// Delete the merged layers afterwards
     #[arg(long)]
     delete: bool,
-    /// Format of ACTIVE
-    #[arg(short, long, value_name = "FMT")]
-    format: Option<String>,
     /// Bytes a second at most
     #[arg(short, long, value_name = "RATE")]
     rate: Option<String>,
@@ -38,7 +35,7 @@ pub(crate) struct Options {
     #[arg(long)]
     force_dependents: bool,
     #[command(flatten)]
-    sharing: Sharing,
+    input: Input,
     #[command(flatten)]
     talk: Talk,
     #[command(flatten)]
@@ -50,10 +47,11 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Outcome {
     let rate = super::commit::rate(options.rate.as_deref())?;
     let mut tree = Tree::new();
-    let gate = options.sharing.gate();
+    let gate = options.input.gate()?;
     work::name_all(&gate, &[options.base.as_deref(), options.top.as_deref()]);
-    let name = &options.active;
-    let chain = open::chain_to_change(&mut tree, &gate, name, options.format.as_deref())?;
+    let chain = options
+        .input
+        .chain_to_change(&mut tree, &gate, &options.active)?;
     let (top, base) = ends(options, &mut tree, &chain)?;
     work::look_beside(&mut tree);
     let operation = Operation::Commit {
@@ -70,7 +68,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         quiet: options.talk.quiet,
         durability: Durability::Full,
         rate,
-        force_share: options.sharing.force_share,
+        force_share: options.input.sharing.force_share,
     };
     let Some(info) = run.go(&tree, &gate, &operation)? else {
         return Ok(code::OK);

@@ -2,7 +2,7 @@
 
 use super::blockcommit::layer;
 use crate::failure::{Failure, Outcome, code};
-use crate::open::{self, Sharing};
+use crate::open::Input;
 use crate::output::{self, progress::When};
 use crate::work::{self, DryRun, Run, Talk};
 use backchain::{Operation, Tree};
@@ -19,14 +19,11 @@ pub(crate) struct Options {
     /// The backing file that stays; without it FILE stands alone afterwards
     #[arg(short, long, value_name = "BASE")]
     base: Option<String>,
-    /// Format of FILE
-    #[arg(short, long, value_name = "FMT")]
-    format: Option<String>,
     /// Bytes a second at most
     #[arg(short, long, value_name = "RATE")]
     rate: Option<String>,
     #[command(flatten)]
-    sharing: Sharing,
+    input: Input,
     #[command(flatten)]
     talk: Talk,
     #[command(flatten)]
@@ -38,9 +35,11 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Outcome {
     let rate = super::commit::rate(options.rate.as_deref())?;
     let mut tree = Tree::new();
-    let gate = options.sharing.gate();
+    let gate = options.input.gate()?;
     work::name_all(&gate, &[options.base.as_deref()]);
-    let chain = open::chain_to_change(&mut tree, &gate, &options.file, options.format.as_deref())?;
+    let chain = options
+        .input
+        .chain_to_change(&mut tree, &gate, &options.file)?;
     let overlay = chain.top().id;
     if chain.layers().len() < 2 {
         return Err(Failure::new("Image does not have a backing file"));
@@ -57,7 +56,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         quiet: options.talk.quiet,
         durability: Durability::Full,
         rate,
-        force_share: options.sharing.force_share,
+        force_share: options.input.sharing.force_share,
     };
     let Some(info) = run.go(&tree, &gate, &operation)? else {
         return Ok(code::OK);

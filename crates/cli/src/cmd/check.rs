@@ -2,12 +2,10 @@
 
 use crate::args::Output;
 use crate::failure::{Failure, Outcome, code};
-use crate::open::{self, Sharing};
+use crate::open::{Input, SourceCache};
 use crate::output::{self, json};
-use crate::work;
 use backchain::Tree;
 use backchain::check::{self, CheckReport};
-use backchain_native::Durability;
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::io::Write;
@@ -18,12 +16,8 @@ const MAX_FINDINGS: u64 = 10_000;
 /// Check the consistency of an image; nothing is repaired
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Format of FILENAME
-    #[arg(short, long, value_name = "FMT")]
-    format: Option<String>,
-    /// Cache mode; accepted, without effect
-    #[arg(short = 'T', long, value_name = "CACHE_MODE")]
-    cache: Option<String>,
+    #[command(flatten)]
+    cache: SourceCache,
     /// How to print it
     #[arg(long, value_enum, default_value = "human")]
     output: Output,
@@ -31,17 +25,17 @@ pub(crate) struct Options {
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
-    sharing: Sharing,
+    input: Input,
     /// The image
     filename: String,
 }
 
 pub(crate) fn run(options: &Options) -> Outcome {
-    work::cache_mode(options.cache.as_deref(), Durability::Full)?;
+    options.cache.check()?;
     let mut tree = Tree::new();
-    let gate = options.sharing.gate();
+    let gate = options.input.gate()?;
     let name = &options.filename;
-    let chain = open::chain(&mut tree, &gate, name, options.format.as_deref())?;
+    let chain = options.input.chain(&mut tree, &gate, name)?;
     let node = chain.top();
     let Some(image) = node.image()?.as_qcow2() else {
         let failure = Failure::new("This image format does not support checks");

@@ -1,12 +1,11 @@
 //! `commit`: qemu-img's, changing only the images named.
 
 use crate::failure::{Failure, Outcome, code};
-use crate::open::{self, Sharing};
+use crate::open::{Input, TargetCache};
 use crate::output::{self, progress::When, size};
 use crate::work::{self, DryRun, Run, Talk};
 use backchain::plan::PlanInfo;
 use backchain::{NodeId, Operation, Tree};
-use backchain_native::Durability;
 use clap::Args;
 use std::io::Write;
 
@@ -16,12 +15,8 @@ use std::io::Write;
 /// read the same, and how to relink them is said. To relink them at once, see blockcommit.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Format of FILENAME
-    #[arg(short, long, value_name = "FMT")]
-    format: Option<String>,
-    /// Cache mode of the images (unsafe: do not wait for the disk)
-    #[arg(short = 't', long, value_name = "CACHE_MODE")]
-    cache: Option<String>,
+    #[command(flatten)]
+    cache: TargetCache,
     /// The layer to merge into, instead of the next one (implies -d)
     #[arg(short, long, value_name = "BASE_IMG")]
     base: Option<String>,
@@ -35,7 +30,7 @@ pub(crate) struct Options {
     #[arg(long)]
     force_dependents: bool,
     #[command(flatten)]
-    sharing: Sharing,
+    input: Input,
     #[command(flatten)]
     talk: Talk,
     #[command(flatten)]
@@ -45,13 +40,13 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Outcome {
-    let durability = work::cache_mode(options.cache.as_deref(), Durability::Full)?;
+    let durability = options.cache.durability()?;
     let rate = rate(options.rate.as_deref())?;
     let mut tree = Tree::new();
-    let gate = options.sharing.gate();
+    let gate = options.input.gate()?;
     work::name_all(&gate, &[options.base.as_deref()]);
     let name = &options.filename;
-    let chain = open::chain_to_change(&mut tree, &gate, name, options.format.as_deref())?;
+    let chain = options.input.chain_to_change(&mut tree, &gate, name)?;
     let top = chain.top().id;
     let base = match &options.base {
         None => chain.layers().get(1).map(|node| node.id),
@@ -82,7 +77,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         quiet: options.talk.quiet,
         durability,
         rate,
-        force_share: options.sharing.force_share,
+        force_share: options.input.sharing.force_share,
     };
     let Some(info) = run.go(&tree, &gate, &operation)? else {
         return Ok(code::OK);

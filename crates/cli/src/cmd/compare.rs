@@ -1,13 +1,13 @@
 //! `compare`: whether two images show the guest the same.
 
 use crate::failure::{Failure, Outcome, code};
-use crate::open::{self, Sharing};
+use crate::open::{self, ImageOpts, Sharing, SourceCache};
 use crate::output;
 use crate::output::progress::{Progress, When};
 use crate::work::{self, Talk};
 use backchain::compare::Verdict;
 use backchain::{ErrorKind, Tree};
-use backchain_native::{CompareOptions, Durability, interrupt};
+use backchain_native::{CompareOptions, interrupt};
 use clap::Args;
 use std::io::Write;
 
@@ -23,9 +23,10 @@ pub(crate) struct Options {
     /// Sizes and allocation have to be the same too
     #[arg(short, long)]
     strict: bool,
-    /// Cache mode; accepted, without effect
-    #[arg(short = 'T', long, value_name = "CACHE_MODE")]
-    cache: Option<String>,
+    #[command(flatten)]
+    cache: SourceCache,
+    #[command(flatten)]
+    options: ImageOpts,
     #[command(flatten)]
     sharing: Sharing,
     #[command(flatten)]
@@ -50,20 +51,19 @@ pub(crate) fn run(options: &Options) -> Outcome {
 }
 
 fn verdict(options: &Options) -> Result<Verdict, Failure> {
-    if work::cache_mode(options.cache.as_deref(), Durability::Full).is_err() {
-        let mode = options.cache.as_deref().unwrap_or_default();
-        return Err(Failure::new(format_args!(
-            "Invalid source cache option: {mode}"
-        )));
-    }
+    let a = (&options.filename1, options.a_format.as_deref());
+    let b = (&options.filename2, options.b_format.as_deref());
+    let (a, b) = (
+        options.options.given(a.0, a.1)?,
+        options.options.given(b.0, b.1)?,
+    );
+    options.cache.check()?;
     // Each image has a tree of its own: the same file may be opened in two formats.
     let (mut left, mut right) = (Tree::new(), Tree::new());
-    let gate = options.sharing.gate();
-    work::name_all(&gate, &[Some(&options.filename1), Some(&options.filename2)]);
-    let format = options.a_format.as_deref();
-    let a = open::chain(&mut left, &gate, &options.filename1, format)?;
-    let format = options.b_format.as_deref();
-    let b = open::chain(&mut right, &gate, &options.filename2, format)?;
+    let gate = options.sharing.gate()?;
+    work::name_all(&gate, &[Some(&*a.name), Some(&*b.name)]);
+    let a = open::chain(&mut left, &gate, &a)?;
+    let b = open::chain(&mut right, &gate, &b)?;
     let when = When::asked(options.talk.progress, options.talk.quiet);
     let progress = Progress::start("compare", when);
     let compare = CompareOptions {

@@ -2,11 +2,10 @@
 
 use crate::failure::{Failure, Outcome, code};
 use crate::new_image::{self, NewImage};
-use crate::open::{self, Sharing};
+use crate::open::{self, ImageOpts, Sharing};
 use crate::output::progress::When;
-use crate::work::{self, DryRun, Run, Talk};
+use crate::work::{DryRun, Run, Talk};
 use backchain::{ErrorKind, Operation, Tree};
-use backchain_native::Durability;
 use clap::Args;
 
 /// Copy what the guest sees into a new image
@@ -40,6 +39,8 @@ pub(crate) struct Options {
     #[arg(short, long, value_name = "RATE")]
     rate: Option<String>,
     #[command(flatten)]
+    options: ImageOpts,
+    #[command(flatten)]
     sharing: Sharing,
     #[command(flatten)]
     talk: Talk,
@@ -59,8 +60,9 @@ pub(crate) fn run(options: &Options) -> Outcome {
         [] | [_] => return Err(Failure::new("Must specify image file name")),
         _ => return Err(Failure::new("only one source image is supported")),
     };
-    let durability = work::cache_mode(Some(&options.target_cache), Durability::None)?;
-    work::cache_mode(options.source_cache.as_deref(), Durability::Full)?;
+    let source = options.options.given(source, options.format.as_deref())?;
+    let durability = open::target_cache(&options.target_cache)?;
+    open::source_cache(options.source_cache.as_deref())?;
     let rate = super::commit::rate(options.rate.as_deref())?;
     if let Some(parallel) = &options.parallel
         && !matches!(parallel.parse::<u64>(), Ok(1..=16))
@@ -71,8 +73,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
     }
 
     let mut tree = Tree::new();
-    let gate = options.sharing.gate();
-    let chain = open::chain(&mut tree, &gate, source, options.format.as_deref())?;
+    let gate = options.sharing.gate()?;
+    let chain = open::chain(&mut tree, &gate, &source)?;
     let new = NewImage::parse(&options.target_format, &options.target_options);
     let new = new.map_err(Failure::new)?;
     if new.backing_file.is_some() {

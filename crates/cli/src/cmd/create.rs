@@ -73,7 +73,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     }
 
     let mut tree = Tree::new();
-    let gate = options.sharing.gate();
+    let gate = options.sharing.gate()?;
     let backing = backing(options, &new, name, &mut tree, &gate)?;
     let size = given
         .or(new.options.size)

@@ -2,7 +2,7 @@
 
 use crate::args::Output;
 use crate::failure::{Failure, Outcome, code};
-use crate::open::{self, Sharing};
+use crate::open::{self, Input};
 use crate::output::{self, info, json};
 use backchain::{ErrorKind, Link, NodeId, Tree};
 use clap::Args;
@@ -12,9 +12,6 @@ use std::io::Write;
 /// Show what is known about an image
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Format of FILENAME
-    #[arg(short, long, value_name = "FMT")]
-    format: Option<String>,
     /// Show the backing files too
     #[arg(short, long)]
     backing_chain: bool,
@@ -22,7 +19,7 @@ pub(crate) struct Options {
     #[arg(long, value_enum, default_value = "human")]
     output: Output,
     #[command(flatten)]
-    sharing: Sharing,
+    input: Input,
     /// The image
     filename: String,
 }
@@ -65,14 +62,15 @@ pub(crate) fn run(options: &Options) -> Outcome {
 
 /// The image named, and its backing files when they are wanted.
 fn layers(options: &Options, tree: &mut Tree) -> Result<Vec<NodeId>, Failure> {
-    let gate = options.sharing.gate();
-    let (name, format) = (&options.filename, options.format.as_deref());
+    let gate = options.input.gate()?;
+    let given = options.input.given(&options.filename)?;
     if !options.backing_chain {
-        return Ok(vec![open::one(tree, &gate, name, format)?]);
+        return Ok(vec![open::one(tree, &gate, &given)?]);
     }
-    let parsed = open::format(name, format)?;
-    let id = tree.add(&gate, name, parsed);
-    let id = id.map_err(|error| Failure::open(name, open::reason(&error, name)))?;
+    let name = given.text;
+    let format = open::format(name, given.format)?;
+    let id = tree.add(&gate, &given.name, format);
+    let id = id.map_err(|error| Failure::open(name, open::reason(&error, &given.name)))?;
     if tree.find_loop(id).is_some() {
         return Err(Failure::new(format_args!(
             "Backing file '{name}' creates an infinite loop."

@@ -2,7 +2,7 @@
 
 use crate::args::Output;
 use crate::failure::{Failure, Outcome, code};
-use crate::open::{self, Sharing};
+use crate::open::Input;
 use crate::output::{self, size};
 use backchain::{Chain, Map, MapEntry, Tree};
 use clap::Args;
@@ -11,9 +11,6 @@ use std::io::Write;
 /// Show where the bytes of each part of the disk are
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Format of FILENAME
-    #[arg(short, long, value_name = "FMT")]
-    format: Option<String>,
     /// How to print it
     #[arg(long, value_enum, default_value = "human")]
     output: Output,
@@ -24,7 +21,7 @@ pub(crate) struct Options {
     #[arg(short = 'l', long, value_name = "LENGTH")]
     max_length: Option<String>,
     #[command(flatten)]
-    sharing: Sharing,
+    input: Input,
     /// The image
     filename: String,
 }
@@ -40,9 +37,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let start = number("start offset", options.start_offset.as_deref())?.unwrap_or(0);
     let length = number("max length", options.max_length.as_deref())?.unwrap_or(u64::MAX);
     let mut tree = Tree::new();
-    let gate = options.sharing.gate();
-    let name = &options.filename;
-    let chain = open::chain(&mut tree, &gate, name, options.format.as_deref())?;
+    let gate = options.input.gate()?;
+    let chain = options.input.chain(&mut tree, &gate, &options.filename)?;
     let map = Map::new(&chain, start, length)?;
     match options.output {
         Output::Human => human(&chain, map),

@@ -1,12 +1,12 @@
 //! `rebase`: another backing file, with the same content or only by name.
 
 use crate::failure::{Failure, Outcome, code};
-use crate::open::{self, Sharing};
+use crate::open::{self, Input, TargetCache};
 use crate::output::progress::When;
-use crate::work::{self, DryRun, Run, Talk};
+use crate::work::{DryRun, Run, Talk};
 use backchain::chain::{FormatOrigin, Locator};
 use backchain::{Format, NodeId, Operation, Tree};
-use backchain_native::{Durability, FsGate, GateOptions};
+use backchain_native::{FsGate, GateOptions};
 use clap::Args;
 
 /// Change the backing file of an image
@@ -15,12 +15,8 @@ use clap::Args;
 /// the link is changed.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Format of FILENAME
-    #[arg(short, long, value_name = "FMT")]
-    format: Option<String>,
-    /// Cache mode of FILENAME (unsafe: do not wait for the disk)
-    #[arg(short = 't', long, value_name = "CACHE")]
-    cache: Option<String>,
+    #[command(flatten)]
+    cache: TargetCache,
     /// The new backing file; "" for none
     #[arg(short, long, value_name = "BACKING_FILENAME")]
     backing: Option<String>,
@@ -34,7 +30,7 @@ pub(crate) struct Options {
     #[arg(short = 'u', long)]
     backing_unsafe: bool,
     #[command(flatten)]
-    sharing: Sharing,
+    input: Input,
     #[command(flatten)]
     talk: Talk,
     #[command(flatten)]
@@ -48,8 +44,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
         let message = "Must specify backing file (-b) or use unsafe mode (-u)";
         return Err(Failure::usage("rebase", message));
     }
-    let durability = work::cache_mode(options.cache.as_deref(), Durability::Full)?;
-    work::cache_mode(options.backing_cache.as_deref(), Durability::Full)?;
+    let durability = options.cache.durability()?;
+    open::source_cache(options.backing_cache.as_deref())?;
     let label = match options.backing_format.as_deref() {
         None => None,
         Some(format) => match format.parse::<Format>() {
@@ -62,7 +58,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         },
     };
     let mut tree = Tree::new();
-    let gate = options.sharing.gate();
+    let gate = options.input.gate()?;
     let operation = if options.backing_unsafe {
         relink(options, &mut tree, &gate, label)?
     } else {
@@ -75,7 +71,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         quiet: options.talk.quiet,
         durability,
         rate: None,
-        force_share: options.sharing.force_share,
+        force_share: options.input.sharing.force_share,
     };
     run.go(&tree, &gate, &operation)?;
     Ok(code::OK)
@@ -99,7 +95,7 @@ fn safe(
     label: Option<Format>,
 ) -> Result<Operation, Failure> {
     let name = &options.filename;
-    let chain = open::chain_to_change(tree, gate, name, options.format.as_deref())?;
+    let chain = options.input.chain_to_change(tree, gate, name)?;
     let overlay = chain.top();
     let mut base = None;
     if let Some(backing) = wanted(options) {
@@ -141,7 +137,7 @@ fn relink(
     gate: &FsGate,
     label: Option<Format>,
 ) -> Result<Operation, Failure> {
-    let overlay = open::one(tree, gate, &options.filename, options.format.as_deref())?;
+    let overlay = options.input.one(tree, gate, &options.filename)?;
     let Some(backing) = wanted(options) else {
         return Ok(Operation::Relink {
             overlay,

@@ -2,7 +2,7 @@
 
 use super::blockcommit::layer;
 use crate::failure::{Outcome, code};
-use crate::open::{self, Sharing};
+use crate::open::{self, Given, Sharing};
 use crate::output::{self, progress::When};
 use crate::work::{self, DryRun, Run, Talk};
 use backchain::plan::RemoveMethod;
@@ -54,9 +54,9 @@ enum Method {
 pub(crate) fn run(options: &Options) -> Outcome {
     let rate = super::commit::rate(options.rate.as_deref())?;
     let mut tree = Tree::new();
-    let gate = options.sharing.gate();
+    let gate = options.sharing.gate()?;
     work::name_all(&gate, &[Some(options.file.as_str())]);
-    let chain = open::chain_to_change(&mut tree, &gate, &options.active, None)?;
+    let chain = open::chain_to_change(&mut tree, &gate, &Given::name(&options.active, None))?;
     let id = layer(&mut tree, &chain, &options.file)?;
     work::look_beside(&mut tree);
     let operation = Operation::Remove {

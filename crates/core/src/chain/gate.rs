@@ -3,6 +3,7 @@
 use super::node::Node;
 use crate::source::Source;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 
 /// What the engine asks the gate for.
@@ -54,6 +55,34 @@ pub trait Gate {
     /// Opens the file that `request` names, or says why not. A relative name is relative to the
     /// directory of the referrer's name as it was opened (see [`super::Locator::resolve`]).
     fn open(&self, request: Request<'_>) -> Result<Granted, Denied>;
+
+    /// The passphrase that the user calls `id`, for images that are encrypted. None by default.
+    fn secret(&self, id: &str) -> Option<Secret> {
+        let _ = id;
+        None
+    }
+}
+
+/// A passphrase. Its text appears in no message.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// Takes the bytes of a passphrase.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The bytes as they are; whoever needs text checks that they are UTF-8.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
 }
 
 /// A gate over a fixed set of files, found by their resolved names: for tests, and wherever

@@ -8,7 +8,7 @@ mod read;
 mod sweep;
 mod tree;
 
-pub use gate::{Denied, Gate, Granted, MapGate, Request};
+pub use gate::{Denied, Gate, Granted, MapGate, Request, Secret};
 pub use layers::Chain;
 pub use locator::{Locator, file_name};
 pub use node::{Fingerprint, FormatOrigin, Link, Node, NodeId};

@@ -7,6 +7,7 @@ use backchain_format::Format;
 use backchain_format::qcow2::Backing;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::sync::Arc;
 
 /// A node's number within its [`super::Tree`]; plans use it to name files.
 #[derive(
@@ -81,9 +82,20 @@ pub struct Node {
     pub fingerprint: Fingerprint,
     /// Bytes it takes on the disk, where known.
     pub allocated: Option<u64>,
+    /// The external data file, which holds the guest data: a raw node of its own in the tree.
+    /// `None` where the image keeps its data itself, and where [`Node::data_error`] says why the
+    /// file is not there.
+    pub data: Option<Arc<Node>>,
+    /// Why the external data file that the image needs is not open.
+    pub data_error: Option<Error>,
 }
 
 impl Node {
+    /// The node whose file holds this image's guest data: the external data file, else itself.
+    pub fn data_node(&self) -> &Node {
+        self.data.as_deref().unwrap_or(self)
+    }
+
     /// The image, or an error that names this file.
     pub fn image(&self) -> Result<&Image> {
         self.image

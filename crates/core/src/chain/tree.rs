@@ -147,6 +147,8 @@ impl Tree {
             image,
             fingerprint,
             allocated: granted.allocated,
+            data: None,
+            data_error: None,
         }));
         Ok(id)
     }

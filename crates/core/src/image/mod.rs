@@ -19,8 +19,10 @@ use raw_cursor::RawCursor;
 pub enum Image {
     /// Raw bytes.
     Raw {
-        /// Virtual size in bytes: the file's length rounded up to sectors.
+        /// Virtual size in bytes: the file's length rounded up to sectors, or that of a window.
         size: u64,
+        /// Where in the file the disk starts, in bytes: 0 but for a window (`raw` with `offset`).
+        offset: u64,
     },
     /// qcow2.
     Qcow2(Box<Qcow2>),
@@ -33,6 +35,7 @@ impl Image {
             Format::Qcow2 => Image::Qcow2(Box::new(Qcow2::open(source)?)),
             _ => Image::Raw {
                 size: raw::virtual_size(source.len()),
+                offset: 0,
             },
         })
     }
@@ -48,7 +51,7 @@ impl Image {
     /// Size of the virtual disk in bytes.
     pub fn virtual_size(&self) -> u64 {
         match self {
-            Image::Raw { size } => *size,
+            Image::Raw { size, .. } => *size,
             Image::Qcow2(image) => image.head.header.size,
         }
     }
@@ -81,7 +84,9 @@ impl Image {
     /// virtual size.
     pub fn extents(&self, source: &Source, start: u64) -> Result<Extents> {
         let cursor = match self {
-            Image::Raw { size } => Cursor::Raw(RawCursor::new(source.clone(), *size, start)),
+            Image::Raw { size, offset } => {
+                Cursor::Raw(RawCursor::new(source.clone(), *offset, *size, start))
+            }
             Image::Qcow2(image) => {
                 image.check_readable()?;
                 Cursor::Qcow2(Box::new(Qcow2Cursor::new(source.clone(), image, start)))

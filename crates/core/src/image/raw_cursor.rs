@@ -7,13 +7,22 @@ use backchain_format::HostOffset;
 
 pub(super) struct RawCursor {
     source: Source,
+    /// Where in the file the disk starts.
+    offset: u64,
+    /// Bytes of the disk.
     size: u64,
+    /// Next byte of the disk.
     pos: u64,
 }
 
 impl RawCursor {
-    pub(super) fn new(source: Source, size: u64, pos: u64) -> Self {
-        Self { source, size, pos }
+    pub(super) fn new(source: Source, offset: u64, size: u64, pos: u64) -> Self {
+        Self {
+            source,
+            offset,
+            size,
+            pos,
+        }
     }
 
     pub(super) fn next(&mut self) -> Result<Option<Extent>> {
@@ -21,33 +30,22 @@ impl RawCursor {
             return Ok(None);
         }
         let start = self.pos;
-        let data = if start < self.source.len() {
-            self.source.data_at(start)?
+        let at = self.offset.saturating_add(start);
+        let file_len = self.source.len();
+        let data = if at < file_len {
+            self.source.data_at(at)?
         } else {
             None
         };
+        let host = HostOffset(at);
+        let zero = Place::Zero { host: Some(host) };
         let (end, place) = match data {
-            Some(data) if data.start <= start => (
-                data.end.min(self.source.len()),
-                Place::Data {
-                    host: HostOffset(start),
-                },
-            ),
-            Some(data) => (
-                data.start,
-                Place::Zero {
-                    host: Some(HostOffset(start)),
-                },
-            ),
-            None => (
-                self.size,
-                Place::Zero {
-                    host: Some(HostOffset(start)),
-                },
-            ),
+            Some(data) if data.start <= at => (data.end.min(file_len), Place::Data { host }),
+            Some(data) => (data.start, zero),
+            None => (u64::MAX, zero),
         };
         // A source that reports an empty range must not stop the walk.
-        let end = end.clamp(start + 1, self.size);
+        let end = end.saturating_sub(self.offset).clamp(start + 1, self.size);
         self.pos = end;
         Ok(Some(Extent {
             start,

@@ -245,7 +245,10 @@ pub(super) fn target_stage(
     seal: Vec<Step>,
 ) -> Result<Box<dyn Stage>> {
     Ok(match node.image()? {
-        Image::Raw { .. } => Box::new(RawStage::new(node.id, node.source.len(), size, flow, seal)),
+        Image::Raw { offset, .. } => {
+            let stage = RawStage::new(node.id, node.source.len(), size, flow, seal);
+            Box::new(stage.at(*offset))
+        }
         Image::Qcow2(_) => {
             let target = Qcow2Target::new(node, HeadCell::of(node)?, true)?.recording()?;
             Box::new(Qcow2Stage::new(target, flow, Some(size), seal))

@@ -332,6 +332,8 @@ impl Blank {
             image: Image::open(source.as_ref(), Format::Qcow2),
             fingerprint,
             allocated: None,
+            data: None,
+            data_error: None,
             source,
         }))
     }

@@ -13,7 +13,9 @@ const BATCH: u32 = 1024;
 /// The stage that writes a flow into a raw file of `len` bytes.
 pub(crate) struct RawStage {
     node: NodeId,
-    /// Length of the file when the plan starts; what lies behind it reads as zeros.
+    /// Where in the file the disk starts, in bytes.
+    offset: u64,
+    /// Length of the file behind `offset` when the plan starts; what lies behind it reads as zeros.
     len: u64,
     /// Virtual size the file is to have; it never shrinks.
     size: u64,
@@ -26,6 +28,7 @@ impl RawStage {
     pub(crate) fn new(node: NodeId, len: u64, size: u64, flow: Flow, seal: Vec<Step>) -> Self {
         Self {
             node,
+            offset: 0,
             len,
             size,
             flow,
@@ -33,12 +36,25 @@ impl RawStage {
             seal,
         }
     }
+
+    /// The same for a disk that starts at byte `offset` of the file: a window, which cannot grow.
+    pub(crate) fn at(mut self, offset: u64) -> Self {
+        self.offset = offset;
+        self.len = self.len.saturating_sub(offset);
+        self
+    }
+}
+
+impl RawStage {
+    fn host(&self, guest: u64) -> HostOffset {
+        HostOffset(self.offset.saturating_add(guest))
+    }
 }
 
 impl Stage for RawStage {
     fn advance(&mut self, out: &mut StepQueue) -> Result<bool> {
         // An odd length stays as it is unless the disk grows.
-        if self.pos == 0 && self.size > raw::virtual_size(self.len) {
+        if self.pos == 0 && self.size > raw::virtual_size(self.len) && self.offset == 0 {
             out.push(Step::SetLen {
                 to: self.node,
                 len: self.size,
@@ -56,7 +72,7 @@ impl Stage for RawStage {
             }
             self.pos = piece.end();
             if piece.changed
-                && let Some(step) = store(&piece, self.node, HostOffset(piece.start), fresh)
+                && let Some(step) = store(&piece, self.node, self.host(piece.start), fresh)
             {
                 out.push(step);
             }
