@@ -1,6 +1,7 @@
 //! Helpers of the tests that run programs: the command `backchain` and the installed QEMU tools;
-//! and malformed images.
+//! malformed images; and the differential suite.
 
+pub mod differential;
 pub mod malformed;
 
 use std::collections::BTreeMap;

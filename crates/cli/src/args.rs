@@ -2,8 +2,12 @@
 
 use crate::cmd;
 use crate::failure::code;
+use crate::getopt::{self, Parsed};
+use crate::output::{self, program};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Short chains of virtual disk images: commit, pull, rebase; see first what will happen.
@@ -67,82 +71,156 @@ pub(crate) enum Output {
     Json,
 }
 
-/// Prints help, the version, or what is wrong with the arguments. Usage errors exit with 1, as
-/// qemu-img's do.
-pub(crate) fn usage(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() {
-        let _ = error.print();
-        return ExitCode::SUCCESS;
+/// Reads the arguments of the program; or says what is wrong with them, or what was asked for
+/// instead of a command, and returns the exit code. Usage errors exit with 1, as qemu-img's do.
+pub(crate) fn parse() -> Result<Command, ExitCode> {
+    let program = program();
+    let arguments: Result<Vec<String>, OsString> = std::env::args_os()
+        .skip(1)
+        .map(OsString::into_string)
+        .collect();
+    // A name that is only nearly right would be another file.
+    let arguments = arguments.map_err(|argument| {
+        let argument = argument.to_string_lossy();
+        mistake(program, "", &format!("'{argument}' is not UTF-8"))
+    })?;
+    let front = getopt::front(&arguments).map_err(|message| mistake(program, "", &message))?;
+    front.traces.iter().for_each(|trace| no_such_event(trace));
+    match front.parsed {
+        Parsed::Arguments(_) => {}
+        Parsed::Help => return Err(show_help(&mut named(), true)),
+        Parsed::Version => return Err(show(&named().render_version())),
     }
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        crate::output::complain("Not enough arguments\nTry 'backchain --help' for more info");
-        return ExitCode::from(code::FAILED);
-    }
-    if error.kind() == ErrorKind::ValueValidation
-        && let Some(why) = std::error::Error::source(error)
-        && matches!(error.get(ContextKind::InvalidArg), Some(ContextValue::String(arg)) if arg.starts_with("--object"))
-    {
-        crate::output::complain(&why.to_string());
-        return ExitCode::from(code::FAILED);
-    }
-    let given = std::env::args().nth(1).unwrap_or_default();
-    let known = Cli::command();
-    let command = known
-        .find_subcommand(&given)
-        .map_or("", clap::Command::get_name);
-    let program = format!("backchain {command}");
-    let message = in_words(error, command);
-    // qemu-img names the command when it is an option that is wrong.
-    let who = if error.kind() == ErrorKind::UnknownArgument && message.starts_with("unrec") {
-        program.trim_end()
-    } else {
-        "backchain"
+    let Some(given) = arguments.get(front.used) else {
+        return Err(mistake(program, "", "Not enough arguments"));
     };
-    crate::output::complain_as(
+    let rest = arguments.get(front.used + 1..).unwrap_or_default();
+    let mut all = named();
+    let Some(command) = all.find_subcommand_mut(given) else {
+        let message = format!("Command not found: {given}");
+        return Err(mistake(program, "", &message));
+    };
+    let name = command.get_name().to_owned();
+    let plain = match getopt::command(command, rest) {
+        Ok(Parsed::Arguments(plain)) => plain,
+        Ok(_) => {
+            let long = rest.iter().any(|word| word.starts_with("--"));
+            return Err(show_help(command, long));
+        }
+        // qemu-img names the command when it is an option that is wrong.
+        Err(message) => return Err(mistake(&format!("{program} {name}"), &name, &message)),
+    };
+    let words = [program.to_owned(), name.clone()].into_iter().chain(plain);
+    match Cli::try_parse_from(words) {
+        Ok(cli) => Ok(cli.command),
+        Err(error) if !error.use_stderr() => Err(show(&error)),
+        Err(error) => Err(match in_words(&error, &name) {
+            Words::Usage(message) => mistake(program, &name, &message),
+            Words::Failure(message) => {
+                output::complain(&message);
+                ExitCode::from(code::FAILED)
+            }
+        }),
+    }
+}
+
+/// The parser under the name by which the program was called.
+fn named() -> clap::Command {
+    let name = program();
+    let mut all = Cli::command().bin_name(name);
+    all.build();
+    all
+}
+
+fn show_help(command: &mut clap::Command, long: bool) -> ExitCode {
+    let help = if long {
+        command.render_long_help()
+    } else {
+        command.render_help()
+    };
+    show(&help)
+}
+
+/// A reader that has gone is nobody's problem.
+fn show(text: &impl std::fmt::Display) -> ExitCode {
+    let _ = write!(std::io::stdout(), "{text}");
+    ExitCode::SUCCESS
+}
+
+/// Says what is wrong with the arguments of `command`, in the name of `who`.
+fn mistake(who: &str, command: &str, message: &str) -> ExitCode {
+    let program = format!("{} {command}", program());
+    let program = program.trim_end();
+    output::complain_as(
         who,
-        &format!(
-            "{message}\nTry '{} --help' for more info",
-            program.trim_end()
-        ),
+        &format!("{message}\nTry '{program} --help' for more info"),
     );
     ExitCode::from(code::FAILED)
 }
 
+/// `-T`: there are no trace events here, so whoever names one is told.
+fn no_such_event(trace: &str) {
+    for part in trace.split(',') {
+        let name = match part.split_once('=') {
+            None => part,
+            Some(("enable", name)) => name,
+            Some(_) => continue,
+        };
+        let name = name.strip_prefix('-').unwrap_or(name);
+        if !name.is_empty() && name != "help" && !name.contains('*') {
+            output::warn(format_args!("trace event '{name}' does not exist"));
+        }
+    }
+}
+
+/// A mistake in the arguments in words.
+enum Words {
+    /// One that is followed by where to find help.
+    Usage(String),
+    /// One that is not.
+    Failure(String),
+}
+
 /// What is wrong with the arguments, in qemu-img's words where it has any.
-fn in_words(error: &clap::Error, command: &str) -> String {
+fn in_words(error: &clap::Error, command: &str) -> Words {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
         _ => String::new(),
     };
+    let usage = |text: &str| Words::Usage(text.to_owned());
+    let failure = |text: &str| Words::Failure(text.to_owned());
     let argument = context(ContextKind::InvalidArg);
+    let missing = error.kind() == ErrorKind::MissingRequiredArgument && lacks_name(error);
     match error.kind() {
-        ErrorKind::InvalidSubcommand => {
-            return format!(
-                "Command not found: {}",
-                context(ContextKind::InvalidSubcommand)
-            );
-        }
-        ErrorKind::UnknownArgument if argument.starts_with('-') => {
-            return format!("unrecognized option '{argument}'");
+        ErrorKind::ValueValidation if argument.starts_with("--object") => {
+            if let Some(why) = std::error::Error::source(error) {
+                return Words::Failure(why.to_string());
+            }
         }
         ErrorKind::MissingRequiredArgument | ErrorKind::UnknownArgument
-            if error.kind() == ErrorKind::UnknownArgument || lacks_file(error) =>
+            if missing || error.kind() == ErrorKind::UnknownArgument =>
         {
             match command {
-                "info" | "map" | "check" | "commit" | "rebase" => {
-                    return "Expecting one image file name".to_owned();
+                "info" | "map" | "check" | "commit" | "rebase" | "snapshot" | "amend" | "bench" => {
+                    return usage("Expecting one image file name");
                 }
-                "compare" => return "Expecting two image file names".to_owned(),
-                "create" if error.kind() == ErrorKind::UnknownArgument => {
-                    return format!("Unexpected argument: {argument}");
+                "compare" => return usage("Expecting two image file names"),
+                "create" if missing => return usage("Expecting image file name"),
+                "resize" if missing => return usage("Expecting image file name and size"),
+                "resize" => return usage("Extra argument(s) in command line"),
+                "create" => return Words::Usage(format!("Unexpected argument: {argument}")),
+                "convert" => return failure("Must specify image file name"),
+                "bitmap" => return failure("Expecting filename and bitmap name"),
+                "dd" => return failure("Must specify both input and output files"),
+                "measure" => {
+                    return failure("Either --size N or one filename must be specified.");
                 }
-                "create" => return "Expecting image file name".to_owned(),
                 _ => {}
             }
         }
         ErrorKind::InvalidValue if argument.starts_with("--output") => {
             let value = context(ContextKind::InvalidValue);
-            return format!("--output expects 'human' or 'json' not '{value}'");
+            return Words::Usage(format!("--output expects 'human' or 'json' not '{value}'"));
         }
         _ => {}
     }
@@ -156,15 +234,14 @@ fn in_words(error: &clap::Error, command: &str) -> String {
     } else {
         Vec::new()
     };
-    format!("{message} {}", missing.join(" "))
-        .trim_end()
-        .to_owned()
+    let text = format!("{message} {}", missing.join(" "));
+    usage(text.trim_end())
 }
 
-/// Whether what is missing is the name of an image.
-fn lacks_file(error: &clap::Error) -> bool {
+/// Whether what is missing is a name rather than an option.
+fn lacks_name(error: &clap::Error) -> bool {
     match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::Strings(missing)) => missing.iter().any(|arg| arg.contains("FILENAME")),
+        Some(ContextValue::Strings(missing)) => missing.iter().any(|arg| !arg.starts_with('-')),
         _ => false,
     }
 }

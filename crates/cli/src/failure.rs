@@ -82,9 +82,10 @@ impl Failure {
     /// A mistake in the arguments of `command`.
     pub(crate) fn usage(command: &str, message: impl Display) -> Self {
         let mut usage = Self::new(message);
-        usage
-            .message
-            .push_str(&format!("\nTry 'backchain {command} --help' for more info"));
+        usage.message.push_str(&format!(
+            "\nTry '{} {command} --help' for more info",
+            crate::output::program()
+        ));
         usage
     }
 

@@ -3,6 +3,7 @@
 mod args;
 mod cmd;
 mod failure;
+mod getopt;
 mod keyval;
 mod new_image;
 mod object;
@@ -11,15 +12,14 @@ mod output;
 mod throttle;
 mod work;
 
-use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let args = match args::Cli::try_parse() {
-        Ok(args) => args,
-        Err(error) => return args::usage(&error),
+    let command = match args::parse() {
+        Ok(command) => command,
+        Err(code) => return code,
     };
-    let code = match cmd::run(args.command) {
+    let code = match cmd::run(command) {
         Ok(code) => code,
         Err(failure) => {
             failure.print();

@@ -7,15 +7,29 @@ pub(crate) mod progress;
 pub(crate) mod size;
 
 use std::io::{self, BufWriter, Stdout, Write};
+use std::path::Path;
+use std::sync::OnceLock;
 
 /// Buffered standard output. Flush it at the end: errors at drop would be lost.
 pub(crate) fn stdout() -> BufWriter<Stdout> {
     BufWriter::with_capacity(64 << 10, io::stdout())
 }
 
+/// The name under which the program answers: as `qemu-img` when it was called by that name.
+pub(crate) fn program() -> &'static str {
+    static NAME: OnceLock<&str> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let called = std::env::args_os().next().unwrap_or_default();
+        match Path::new(&called).file_name() {
+            Some(name) if name == "qemu-img" => "qemu-img",
+            _ => "backchain",
+        }
+    })
+}
+
 /// One message on standard error. A closed standard error is nobody's problem.
 pub(crate) fn complain(message: &str) {
-    complain_as("backchain", message);
+    complain_as(program(), message);
 }
 
 /// The same in the name of `who`.
