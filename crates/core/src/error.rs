@@ -31,6 +31,8 @@ pub enum ErrorKind {
     Changed,
     /// The request itself makes no sense (unknown layer, top below base, ...).
     Invalid,
+    /// The image is encrypted and no passphrase, or not the right one, was given.
+    Locked,
     /// The user stopped it.
     Cancelled,
 }

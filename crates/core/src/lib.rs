@@ -12,6 +12,7 @@
 pub mod chain;
 pub mod check;
 pub mod compare;
+pub mod crypto;
 mod error;
 pub mod extent;
 pub mod image;

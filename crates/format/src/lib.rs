@@ -5,11 +5,12 @@
 //! wrong, where, and what the limit is. *Unsupported* (a valid image we cannot handle) and
 //! *corrupt* (an image that breaks its own specification) are different errors.
 //!
-//! Source: QEMU's `docs/interop/qcow2.rst`.
+//! Sources: QEMU's `docs/interop/qcow2.rst`, the LUKS specification.
 #![forbid(unsafe_code)]
 
 pub mod bytes;
 mod error;
+pub mod luks;
 pub mod probe;
 pub mod qcow2;
 pub mod raw;
