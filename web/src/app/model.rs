@@ -64,6 +64,8 @@ pub struct SavedFile {
     pub file: Option<web_sys::File>,
 }
 
+// Made, moved once and taken apart: a box would cost more than the size of an event.
+#[allow(clippy::large_enum_variant)]
 pub enum Action {
     Heard(Event),
     Opening,
