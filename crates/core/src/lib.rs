@@ -17,6 +17,7 @@ mod error;
 pub mod extent;
 pub mod image;
 mod inflate;
+pub mod inspect;
 mod map;
 pub mod plan;
 pub mod source;

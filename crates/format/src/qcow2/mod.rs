@@ -31,4 +31,4 @@ pub use subcluster::Subclusters;
 pub const MAGIC: [u8; 4] = *b"QFI\xfb";
 
 /// The host offset bits of L1, L2 and refcount table entries: 9 to 55.
-pub(crate) const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
+pub const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
