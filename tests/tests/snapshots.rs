@@ -88,3 +88,44 @@ fn a_version_2_base_with_snapshots_does_not_grow() {
     assert!(dir.own(&["commit", "-q", "-d", "top"]).code != Some(0));
     assert!(before == std::fs::read(dir.path().join("base")).unwrap());
 }
+
+/// The engine's view of a snapshot is what the disk was when it was taken: its own size, its own
+/// clusters, and what the backing file shows through.
+#[test]
+fn a_snapshot_is_seen_as_it_was_taken() {
+    use backchain::Tree;
+    use backchain::chain::Reader;
+    use backchain::image::SnapshotQuery;
+    use backchain_native::{FsGate, GateOptions};
+
+    for options in OPTIONS {
+        let dir = chain(options, "6M");
+        // Above the chain, so that its snapshot has something to show through.
+        dir.qemu_ok(&["snapshot", "-c", "six", "top"]);
+        dir.io("qcow2", "top", &["write -P 9 3M 1M"]);
+        dir.qemu_ok(&["resize", "-q", "top", "7M"]);
+        let gate = FsGate::new(GateOptions::default());
+        let read = |image: &str, query: SnapshotQuery| {
+            let mut tree = Tree::new();
+            let name = dir.path().join(image).to_string_lossy().into_owned();
+            let id = tree.add(&gate, &name, None).unwrap();
+            let chain = tree.chain_at(id, &query)?;
+            let mut view = vec![0xaa; usize::try_from(chain.virtual_size()).unwrap()];
+            Reader::new(chain).read_at(0, &mut view)?;
+            Ok::<_, backchain::Error>(view)
+        };
+        let file = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+        let name = |name: &str| SnapshotQuery::IdOrName(name.to_owned());
+        assert!(
+            read("base", name("one")).unwrap() == file("one"),
+            "{options}"
+        );
+        assert!(read("base", name("2")).unwrap() == file("two"), "{options}");
+        assert!(
+            read("top", name("six")).unwrap() == file("reference"),
+            "{options}"
+        );
+        let none = read("base", SnapshotQuery::Name("2".to_owned())).unwrap_err();
+        assert_eq!(none.kind(), backchain::ErrorKind::NotFound);
+    }
+}

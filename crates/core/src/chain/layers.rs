@@ -48,6 +48,14 @@ impl Chain {
         (!layers.is_empty()).then_some(Self { layers })
     }
 
+    /// The chain with another view of its top layer.
+    pub(super) fn with_top(mut self, top: Arc<Node>) -> Self {
+        if let Some(first) = self.layers.first_mut() {
+            *first = top;
+        }
+        self
+    }
+
     /// The chain's extents from guest byte `start` on, in guest order and coalesced.
     pub fn extents(&self, start: u64) -> Result<ChainExtents> {
         ChainExtents::new(&self.layers, start, self.virtual_size())

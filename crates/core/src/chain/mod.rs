@@ -5,6 +5,7 @@ mod layers;
 mod locator;
 mod node;
 mod read;
+mod snapshot;
 mod sweep;
 mod tree;
 

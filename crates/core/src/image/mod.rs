@@ -2,9 +2,11 @@
 
 mod qcow2;
 mod qcow2_cursor;
+mod qcow2_snapshot;
 mod raw_cursor;
 
 pub use qcow2::Qcow2;
+pub use qcow2_snapshot::SnapshotQuery;
 
 use crate::error::Result;
 use crate::extent::Extent;

@@ -9,7 +9,7 @@ use backchain_format::qcow2::{
 };
 
 /// QEMU's limit for the bytes of a snapshot table.
-const MAX_SNAPSHOT_TABLE: u64 = 64 << 20;
+pub(super) const MAX_SNAPSHOT_TABLE: u64 = 64 << 20;
 /// Bytes of it read at once: room for two entries of 40 bytes, 1024 extra bytes and two names
 /// of 65535 bytes at most.
 const SNAPSHOT_WINDOW: usize = 2 * (40 + 1024 + 2 * 65536);
@@ -60,7 +60,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    fn check_inside(&self, what: &str, at: u64, len: u64) -> Result<()> {
+    pub(super) fn check_inside(&self, what: &str, at: u64, len: u64) -> Result<()> {
         match at.checked_add(len) {
             Some(end) if end <= self.file_len => Ok(()),
             _ => Err(Error::new(
