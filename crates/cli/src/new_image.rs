@@ -1,22 +1,47 @@
 //! Options of new images (`-o`), read as qemu-img reads them.
+//!
+//! As there, they are looked at twice: numbers and switches when they are read, everything
+//! else when the image is made.
+
+mod keys;
 
 use crate::failure::Failure;
 use crate::keyval;
 use crate::output::size::{self, SizeError};
 use backchain::Format;
 use backchain::format::qcow2::Codec;
-use backchain::plan::CreateOptions;
+use backchain::plan::{CreateOptions, Preallocation};
+pub(crate) use keys::help;
+use keys::{Key, Kind};
 use std::fmt::Write;
 
 /// What `-o` and the options beside it ask for.
-#[derive(Default)]
 pub(crate) struct NewImage {
-    pub(crate) options: CreateOptions,
-    /// The value of `compat` as it was given.
-    compat: Option<String>,
-    preallocation: Option<String>,
-    pub(crate) backing_file: Option<String>,
-    pub(crate) backing_fmt: Option<String>,
+    pub(crate) format: Format,
+    /// In the order of [`keys::keys`].
+    values: Vec<(&'static Key, Option<Value>)>,
+}
+
+/// A value: what was given, and as a number where it is one.
+#[derive(Debug, Clone)]
+struct Value {
+    text: String,
+    number: u64,
+}
+
+/// Fails when a list of `-o` is not one at all.
+pub(crate) fn check_lists(given: &[String]) -> Result<(), Failure> {
+    let broken = |list: &&String| list.is_empty() || list.starts_with(',') || ends_open(list);
+    match given.iter().find(broken) {
+        Some(list) => Err(Failure::new(format_args!("Invalid option list: {list}"))),
+        None => Ok(()),
+    }
+}
+
+/// Whether a list ends with a comma that is not one of two.
+fn ends_open(list: &str) -> bool {
+    let commas = list.len() - list.trim_end_matches(',').len();
+    commas % 2 == 1
 }
 
 impl NewImage {
@@ -25,10 +50,11 @@ impl NewImage {
     /// # Errors
     /// The message alone; the caller puts the file's name before it.
     pub(crate) fn parse(format: &str, given: &[String]) -> Result<Self, String> {
-        let mut new = Self::default();
-        new.options.format = format
+        let format: Format = format
             .parse()
             .map_err(|_| format!("Unknown file format '{format}'"))?;
+        let values = keys::keys(format).iter().map(|key| (key, None)).collect();
+        let mut new = Self { format, values };
         for list in given {
             for (key, value) in pairs(list) {
                 new.set(&key, &value)?;
@@ -37,147 +63,193 @@ impl NewImage {
         Ok(new)
     }
 
-    fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
-        let bytes = || match size::parse(value) {
-            Ok(bytes) => Ok(bytes),
-            Err(SizeError::Invalid) => Err(format!(
-                "Parameter '{key}' expects a non-negative number below 2^64\nOptional suffix k, M, \
-                 G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively."
-            )),
-            Err(SizeError::TooLarge) => Err(format!(
-                "Value '{value}' is out of range for parameter '{key}'"
-            )),
+    /// Sets one key; a later value takes the place of an earlier one.
+    pub(crate) fn set(&mut self, key: &str, text: &str) -> Result<(), String> {
+        let unknown = || format!("Invalid parameter '{key}'");
+        let (known, value) = self
+            .values
+            .iter_mut()
+            .find(|(known, _)| known.name == key)
+            .ok_or_else(unknown)?;
+        let number = match known.kind {
+            Kind::Text => 0,
+            Kind::Switch => match text {
+                "on" | "yes" | "true" | "y" => 1,
+                "off" | "no" | "false" | "n" => 0,
+                _ => return Err(format!("Parameter '{key}' expects 'on' or 'off'")),
+            },
+            Kind::Size => bytes(key, text)?,
+            Kind::Number => {
+                number(text).ok_or_else(|| format!("Parameter '{key}' expects a number"))?
+            }
         };
-        let number = || {
-            value
-                .parse::<u64>()
-                .map_err(|_| format!("Parameter '{key}' expects a number"))
-        };
-        let switch = || match value {
-            "on" => Ok(true),
-            "off" => Ok(false),
-            _ => Err(format!("Parameter '{key}' expects 'on' or 'off'")),
-        };
-        let options = &mut self.options;
-        if key == "size" {
-            options.size = Some(bytes()?);
-            return Ok(());
-        }
-        if key == "preallocation" {
-            if value != "off" {
-                return Err(format!(
-                    "preallocation={value} is not supported, only off is"
-                ));
-            }
-            self.preallocation = Some(value.to_owned());
-            return Ok(());
-        }
-        if options.format == Format::Raw {
-            return Err(format!("Invalid parameter '{key}'"));
-        }
-        match key {
-            "cluster_size" => options.cluster_size = bytes()?,
-            "compat" => {
-                options.v3 = match value {
-                    "0.10" | "v2" => false,
-                    "1.1" | "v3" => true,
-                    _ => {
-                        return Err(format!(
-                            "Parameter 'version' does not accept value '{value}'"
-                        ));
-                    }
-                };
-                self.compat = Some(value.to_owned());
-            }
-            "refcount_bits" => options.refcount_bits = number()?,
-            "extended_l2" => options.extended_l2 = switch()?,
-            "lazy_refcounts" => options.lazy_refcounts = switch()?,
-            "compression_type" => {
-                options.codec = match value {
-                    "zlib" => Codec::Zlib,
-                    "zstd" => Codec::Zstd,
-                    _ => {
-                        return Err(format!(
-                            "Parameter 'compression-type' does not accept value '{value}'"
-                        ));
-                    }
-                };
-            }
-            "backing_file" => self.backing_file = Some(value.to_owned()),
-            "backing_fmt" => self.backing_fmt = Some(value.to_owned()),
-            "data_file" | "data_file_raw" | "encryption" => {
-                return Err(format!("the option '{key}' is not supported yet"));
-            }
-            _ if key.starts_with("encrypt.") => {
-                return Err(format!("the option '{key}' is not supported yet"));
-            }
-            _ => return Err(format!("Invalid parameter '{key}'")),
-        }
+        *value = Some(Value {
+            text: text.to_owned(),
+            number,
+        });
         Ok(())
+    }
+
+    fn value(&self, key: &str) -> Option<&Value> {
+        let found = self.values.iter().find(|(known, _)| known.name == key);
+        found.and_then(|(_, value)| value.as_ref())
+    }
+
+    /// A key's text as given.
+    pub(crate) fn text(&self, key: &str) -> Option<&str> {
+        self.value(key).map(|value| value.text.as_str())
+    }
+
+    /// A key's number: bytes, or 1 for a switch that is on.
+    pub(crate) fn number(&self, key: &str) -> Option<u64> {
+        self.value(key).map(|value| value.number)
+    }
+
+    fn is_on(&self, key: &str) -> bool {
+        self.number(key) == Some(1)
+    }
+
+    /// What was asked for, once everything is known to make sense.
+    ///
+    /// # Errors
+    /// The message alone; the caller puts the file's name before it.
+    pub(crate) fn options(&self) -> Result<CreateOptions, String> {
+        let mut options = CreateOptions {
+            format: self.format,
+            ..CreateOptions::default()
+        };
+        let preallocation = self.text("preallocation");
+        let mode = preallocation.map(Preallocation::from_name);
+        if self.format == Format::Raw {
+            let invalid = || format!("invalid parameter value: {}", preallocation.unwrap_or(""));
+            options.preallocation = mode.unwrap_or_default_of(invalid)?;
+            return Ok(options);
+        }
+        let not_accepted = |name: &str, value: Option<&str>| {
+            let value = value.unwrap_or("");
+            format!("Parameter '{name}' does not accept value '{value}'")
+        };
+        let compat = self.text("compat");
+        options.v3 = match compat {
+            Some("0.10" | "v2") => false,
+            None | Some("1.1" | "v3") => true,
+            Some(_) => return Err(not_accepted("version", compat)),
+        };
+        let backing_fmt = self.text("backing_fmt");
+        options.backing_format = match backing_fmt.map(str::parse) {
+            Some(Err(_)) => return Err(not_accepted("backing-fmt", backing_fmt)),
+            Some(Ok(format)) => Some(format),
+            None => None,
+        };
+        options.backing_name = self.text("backing_file").map(str::to_owned);
+        options.preallocation =
+            mode.unwrap_or_default_of(|| not_accepted("preallocation", preallocation))?;
+        let codec = self.text("compression_type");
+        options.codec = match codec {
+            None | Some("zlib") => Codec::Zlib,
+            Some("zstd") => Codec::Zstd,
+            Some(_) => return Err(not_accepted("compression-type", codec)),
+        };
+        options.extended_l2 = self.is_on("extended_l2");
+        options.lazy_refcounts = self.is_on("lazy_refcounts");
+        if let Some(size) = self.number("cluster_size") {
+            options.cluster_size = size;
+        }
+        if let Some(bits) = self.number("refcount_bits") {
+            options.refcount_bits = bits;
+        }
+        self.unsupported()?;
+        if options.backing_format.is_some() && options.backing_name.is_none() {
+            return Err("Backing format cannot be used without backing file".to_owned());
+        }
+        Ok(options)
+    }
+
+    /// Fails when something is asked for that is not there yet.
+    fn unsupported(&self) -> Result<(), String> {
+        let asked = |(key, value): &&(&Key, Option<Value>)| {
+            let name = key.name;
+            let wanted = name.starts_with("encrypt.") || name == "data_file";
+            value.is_some() && wanted || name == "encryption" && self.is_on(name)
+        };
+        match self.values.iter().find(asked) {
+            Some((key, _)) => Err(format!("the option '{}' is not supported yet", key.name)),
+            None if self.is_on("data_file_raw") => {
+                Err("data-file-raw requires data-file".to_owned())
+            }
+            None => Ok(()),
+        }
     }
 
     /// The line that `create` prints; `size` in bytes as it was given.
     pub(crate) fn formatting(&self, name: &str, size: u64) -> String {
-        let options = &self.options;
-        let mut line = format!("Formatting '{name}', fmt={}", options.format);
-        let on = |yes: bool| if yes { "on" } else { "off" };
-        // Writing to a string cannot fail.
-        if options.format == Format::Raw {
-            let _ = write!(line, " size={size}");
-            return line;
+        let mut line = format!("Formatting '{name}', fmt={}", self.format);
+        for (key, value) in &self.values {
+            let text = match (value, key.kind) {
+                _ if key.name == "size" => size.to_string(),
+                (None, _) => key.default.to_owned(),
+                (Some(value), Kind::Text | Kind::Switch) => value.text.replace(',', ",,"),
+                (Some(value), Kind::Size | Kind::Number) => value.number.cast_signed().to_string(),
+            };
+            if value.is_some() || !text.is_empty() {
+                // Writing to a string cannot fail.
+                let _ = write!(line, " {}={text}", key.name);
+            }
         }
-        let _ = write!(
-            line,
-            " cluster_size={} extended_l2={}",
-            options.cluster_size,
-            on(options.extended_l2)
-        );
-        if let Some(preallocation) = &self.preallocation {
-            let _ = write!(line, " preallocation={preallocation}");
-        }
-        let codec = match options.codec {
-            Codec::Zlib => "zlib",
-            Codec::Zstd => "zstd",
-        };
-        let _ = write!(line, " compression_type={codec} size={size}");
-        if let Some(compat) = &self.compat {
-            let _ = write!(line, " compat={compat}");
-        }
-        if let Some(backing) = &self.backing_file {
-            let _ = write!(line, " backing_file={backing}");
-        }
-        if let Some(format) = &self.backing_fmt {
-            let _ = write!(line, " backing_fmt={format}");
-        }
-        let _ = write!(
-            line,
-            " lazy_refcounts={} refcount_bits={}",
-            on(options.lazy_refcounts),
-            options.refcount_bits
-        );
         line
     }
 }
 
-/// Whether the user asks which options there are.
-pub(crate) fn wants_help(given: &[String]) -> bool {
-    given
-        .iter()
-        .any(|list| matches!(list.as_str(), "help" | "?"))
+/// `Some(None)`, a name nobody knows, is an error.
+trait UnwrapOrDefaultOf<T> {
+    fn unwrap_or_default_of(self, error: impl FnOnce() -> String) -> Result<T, String>;
 }
 
-/// What `-o help` prints.
-pub(crate) const QCOW2_HELP: &str = "Supported qcow2 options:
-  backing_file=<str>     - File name of a base image
-  backing_fmt=<str>      - Image format of the base image
-  cluster_size=<size>    - qcow2 cluster size
-  compat=<str>           - Compatibility level (v2 [0.10] or v3 [1.1])
-  compression_type=<str> - Compression method used for image cluster compression
-  extended_l2=<bool (on/off)> - Extended L2 tables
-  lazy_refcounts=<bool (on/off)> - Postpone refcount updates
-  preallocation=<str>    - Preallocation mode (allowed values: off)
-  refcount_bits=<num>    - Width of a reference count entry in bits
-  size=<size>            - Virtual disk size";
+impl<T: Default> UnwrapOrDefaultOf<T> for Option<Option<T>> {
+    fn unwrap_or_default_of(self, error: impl FnOnce() -> String) -> Result<T, String> {
+        self.unwrap_or_else(|| Some(T::default())).ok_or_else(error)
+    }
+}
+
+fn bytes(key: &str, text: &str) -> Result<u64, String> {
+    size::parse(text).map_err(|error| match error {
+        SizeError::Invalid => format!(
+            "Parameter '{key}' expects a non-negative number below 2^64\nOptional suffix k, M, \
+             G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively."
+        ),
+        SizeError::TooLarge => format!("Value '{text}' is out of range for parameter '{key}'"),
+    })
+}
+
+/// A number as C's `strtoull` has it with base 0: hexadecimal, octal or decimal; a negative one
+/// counts down from 2^64.
+fn number(text: &str) -> Option<u64> {
+    let text = text.trim_start();
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let lower = digits.to_ascii_lowercase();
+    let (digits, radix) = match lower.strip_prefix("0x") {
+        Some(hex) => (hex, 16),
+        None if lower.len() > 1 && lower.starts_with('0') => (lower.as_str(), 8),
+        None => (lower.as_str(), 10),
+    };
+    // `from_str_radix` would take a sign of its own.
+    let plain = digits.bytes().all(|b| b.is_ascii_alphanumeric());
+    let value = u64::from_str_radix(digits, radix).ok().filter(|_| plain)?;
+    Some(if negative {
+        value.wrapping_neg()
+    } else {
+        value
+    })
+}
+
+/// Whether the user asks which options there are.
+pub(crate) fn wants_help(given: &[String]) -> bool {
+    let asks = |item: &str| matches!(item, "help" | "?");
+    given.iter().any(|list| list.split(',').any(asks))
+}
 
 /// `key=value,key=value`, where `,,` stands for a comma and a key alone means `on`.
 fn pairs(list: &str) -> Vec<(String, String)> {
@@ -216,21 +288,43 @@ mod tests {
         let text = |k: &str, v: &str| (k.to_owned(), v.to_owned());
         assert_eq!(a, [text("size", "1M"), text("backing_file", "a,b")]);
         assert_eq!(b, [text("lazy_refcounts", "on")]);
+        assert!(ends_open("a,") && !ends_open("a,,") && ends_open("a,,,"));
+    }
+
+    /// What QEMU refuses before it says what it is going to make, and what only afterwards.
+    #[test]
+    fn values_are_read_in_two_steps() {
+        let parse = |format, list: &str| NewImage::parse(format, &[list.to_owned()]);
+        for list in [
+            "foo=1",
+            "lazy_refcounts=maybe",
+            "cluster_size=x",
+            "refcount_bits=",
+        ] {
+            assert!(parse("qcow2", list).is_err(), "{list}");
+        }
+        for list in ["compat=2", "preallocation=some", "compression_type=lzma"] {
+            assert!(parse("qcow2", list).unwrap().options().is_err(), "{list}");
+        }
+        assert!(parse("raw", "cluster_size=4k").is_err());
+        let options = parse("qcow2", "cluster_size=4k,compat=v2,cluster_size=8k").unwrap();
+        let options = options.options().unwrap();
+        assert_eq!((options.cluster_size, options.v3), (8192, false));
     }
 
     #[test]
-    fn what_is_not_supported_is_said() {
-        for option in [
-            "preallocation=full",
-            "foo=1",
-            "compat=2",
-            "lazy_refcounts=maybe",
+    fn numbers_are_those_of_c() {
+        for (text, value) in [
+            ("16", 16),
+            ("0x10", 16),
+            ("010", 8),
+            ("-1", u64::MAX),
+            ("0", 0),
         ] {
-            assert!(
-                NewImage::parse("qcow2", &[option.to_owned()]).is_err(),
-                "{option}"
-            );
+            assert_eq!(number(text), Some(value), "{text}");
         }
-        assert!(NewImage::parse("raw", &["cluster_size=4k".to_owned()]).is_err());
+        for text in ["", "x", "1x", "09", "--1", "0x-1", "99999999999999999999"] {
+            assert_eq!(number(text), None, "{text}");
+        }
     }
 }

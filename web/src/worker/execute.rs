@@ -275,6 +275,8 @@ impl<'a> Run<'a> {
             Step::SetLen { to, len } => self.writer(to)?.set_len(len).await?,
             // Nothing is durable, or seen by anybody, before the file is closed.
             Step::Sync { .. } | Step::Discard { .. } => {}
+            // A browser allocates as it likes; that the file gets its length is enough.
+            Step::Allocate { to, dst, len, .. } => self.writer(to)?.zero(dst.0, len).await?,
             Step::Seal { node } => self.sealed.push(node),
             Step::Create { .. } => {
                 return Err("This plan makes new files, which is done elsewhere."

@@ -52,8 +52,9 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Outcome {
-    if new_image::wants_help(&options.target_options) && options.target_format == "qcow2" {
-        return super::create::print_options();
+    new_image::check_lists(&options.target_options)?;
+    if new_image::wants_help(&options.target_options) {
+        return super::create::print_options(&options.target_format, !options.filenames.is_empty());
     }
     let (source, target) = match options.filenames.as_slice() {
         [source, target] => (source, target),
@@ -77,16 +78,22 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let chain = open::chain(&mut tree, &gate, &source)?;
     let new = NewImage::parse(&options.target_format, &options.target_options);
     let new = new.map_err(Failure::new)?;
-    if new.backing_file.is_some() {
+    if new.text("backing_file").is_some() {
         return Err(Failure::new(
             "a backing file for the target is not supported",
         ));
     }
+    let create = new.options().map_err(|message| {
+        let format = &options.target_format;
+        Failure::new(format_args!(
+            "{target}: error while converting {format}: {message}"
+        ))
+    })?;
     new_image::not_an_input(&mut tree, target)?;
     let operation = Operation::Convert {
         top: chain.top().id,
         name: target.clone(),
-        options: new.options,
+        options: create,
     };
     let run = Run {
         title: "convert",

@@ -7,7 +7,7 @@ use crate::output::size::{self, SizeError};
 use crate::output::{self, progress::When};
 use crate::work::{DryRun, Run};
 use backchain::chain::Locator;
-use backchain::plan::round_size;
+use backchain::plan::{CreateOptions, round_size};
 use backchain::{Format, NodeId, Operation, Tree};
 use backchain_native::{Durability, FsGate};
 use clap::Args;
@@ -46,8 +46,9 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Outcome {
-    if new_image::wants_help(&options.options) && options.format == "qcow2" {
-        return print_options();
+    new_image::check_lists(&options.options)?;
+    if new_image::wants_help(&options.options) {
+        return print_options(&options.format, options.filename.is_some());
     }
     let Some(name) = &options.filename else {
         return Err(Failure::usage("create", "Expecting image file name"));
@@ -55,18 +56,18 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let fail = |message: String| Failure::new(format_args!("{name}: {message}"));
     let given = options.size.as_deref().map(parse_size).transpose()?;
     let mut new = NewImage::parse(&options.format, &options.options).map_err(fail)?;
-    if let Some(backing) = &options.backing {
-        new.backing_file = Some(backing.clone());
+    for (key, value, what) in [
+        ("backing_file", &options.backing, "file"),
+        ("backing_fmt", &options.backing_format, "file format"),
+    ] {
+        let Some(value) = value else { continue };
+        if new.format == Format::Raw {
+            let message = format!("Backing {what} not supported for file format 'raw'");
+            return Err(fail(message));
+        }
+        new.set(key, value).map_err(fail)?;
     }
-    if let Some(format) = &options.backing_format {
-        new.backing_fmt = Some(format.clone());
-    }
-    if new.options.format == Format::Raw && new.backing_file.is_some() {
-        return Err(fail(
-            "Backing file not supported for file format 'raw'".to_owned(),
-        ));
-    }
-    if given.is_some() && new.options.size.is_some() {
+    if given.is_some() && new.number("size").is_some() {
         return Err(fail(
             "The image size must be specified only once".to_owned(),
         ));
@@ -76,23 +77,24 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let gate = options.sharing.gate()?;
     let backing = backing(options, &new, name, &mut tree, &gate)?;
     let size = given
-        .or(new.options.size)
+        .or(new.number("size"))
         .or(backing.map(|id| tree.node(id).virtual_size()));
     let Some(size) = size else {
         return Err(fail("Image creation needs a size parameter".to_owned()));
     };
-    new.options.size = round_size(size);
-    new.options.backing_name.clone_from(&new.backing_file);
-    new.options.backing_format = new.backing_fmt.as_deref().and_then(|f| f.parse().ok());
-    new_image::not_an_input(&mut tree, name)?;
     if !options.quiet && !options.dry_run.dry_run {
         let mut out = output::stdout();
         writeln!(out, "{}", new.formatting(name, size))?;
         out.flush()?;
     }
+    let create = CreateOptions {
+        size: round_size(size),
+        ..new.options().map_err(fail)?
+    };
+    new_image::not_an_input(&mut tree, name)?;
     let operation = Operation::Create {
         name: name.clone(),
-        options: new.options,
+        options: create,
         backing,
     };
     let run = Run {
@@ -111,9 +113,12 @@ pub(crate) fn run(options: &Options) -> Outcome {
 }
 
 /// Prints what `-o help` asks for.
-pub(crate) fn print_options() -> Outcome {
+pub(crate) fn print_options(format: &str, with_file: bool) -> Outcome {
+    let format = format
+        .parse()
+        .map_err(|_| Failure::new(format_args!("Unknown file format '{format}'")))?;
     let mut out = output::stdout();
-    writeln!(out, "{}", new_image::QCOW2_HELP)?;
+    writeln!(out, "{}", new_image::help(format, with_file))?;
     out.flush()?;
     Ok(code::OK)
 }
@@ -137,26 +142,22 @@ fn backing(
     gate: &FsGate,
 ) -> Result<Option<NodeId>, Failure> {
     let fail = |message: String| Failure::new(format_args!("{name}: {message}"));
-    let Some(backing) = &new.backing_file else {
-        if new.backing_fmt.is_some() && new.options.format == Format::Raw {
-            return Err(fail(
-                "Backing file format not supported for file format 'raw'".to_owned(),
-            ));
-        }
-        if new.backing_fmt.is_some() {
-            return Err(fail(
-                "Backing format cannot be used without backing file".to_owned(),
-            ));
-        }
+    let Some(backing) = new.text("backing_file") else {
         return Ok(None);
     };
+    if backing.is_empty() {
+        return Err(fail(
+            "Expected backing file name, got empty string".to_owned(),
+        ));
+    }
+    if backing == name {
+        return Err(fail(
+            "Error: Trying to create an image with the same filename as the backing file"
+                .to_owned(),
+        ));
+    }
     let unopened = |why: String| fail(format!("{why}\nCould not open backing image."));
-    let format = new
-        .backing_fmt
-        .as_deref()
-        .map(str::parse::<Format>)
-        .transpose();
-    let format = format.map_err(|error| unopened(error.to_string()))?;
+    let format = new.text("backing_fmt");
     if options.backing_unsafe {
         if format.is_none() {
             return Err(fail(
@@ -165,6 +166,8 @@ fn backing(
         }
         return Ok(None);
     }
+    let format = format.map(str::parse::<Format>).transpose();
+    let format = format.map_err(|error| unopened(error.to_string()))?;
     let path = Locator::resolve(backing, Some(name)).map_err(|e| unopened(e.to_string()))?;
     let id = tree.add(gate, &path, format);
     let id = id.map_err(|error| unopened(open::reason(&error, &path)))?;

@@ -49,6 +49,14 @@ pub(crate) enum SizeError {
 pub(crate) fn parse(text: &str) -> Result<u64, SizeError> {
     let text = text.trim_start();
     let lower = text.to_ascii_lowercase();
+    // What would do but for its sign is out of range, rather than not a number.
+    if let Some(positive) = lower.strip_prefix('-') {
+        return match parse(positive) {
+            Ok(_) if !positive.starts_with(['-', ' ']) => Err(SizeError::TooLarge),
+            Ok(_) => Err(SizeError::Invalid),
+            Err(error) => Err(error),
+        };
+    }
     let size = if let Some(digits) = lower.strip_prefix("0x") {
         // Suffixes and fractions make no sense behind hexadecimal digits.
         let valid = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit());
@@ -152,11 +160,14 @@ mod tests {
         ] {
             assert_eq!(parse(text), Ok(bytes), "{text}");
         }
-        for text in ["", "k", "1.5", "1x", "1kk", "-1", "0x", "0x1k", "1..2k"] {
+        for text in [
+            "", "k", "1.5", "1x", "1kk", "--1", "-x", "0x", "0x1k", "1..2k",
+        ] {
             assert_eq!(parse(text), Err(SizeError::Invalid), "{text}");
         }
         for text in [
             "8E",
+            "-1",
             "9999999999999999999999",
             "0xffffffffffffffffffffffffffffffffffff",
         ] {

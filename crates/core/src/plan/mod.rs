@@ -4,7 +4,9 @@
 
 mod bitmaps;
 mod commit;
+mod convert;
 mod create;
+mod create_blank;
 mod empty;
 mod flow;
 mod granules;
@@ -23,7 +25,7 @@ mod step;
 mod tables;
 
 pub use create::round_size;
-pub use operation::{CreateOptions, Operation, RemoveMethod};
+pub use operation::{CreateOptions, Operation, Preallocation, RemoveMethod};
 pub use preview::{FileChange, Preview};
 use refcounts::Refcounts;
 pub use step::{MetadataKind, Step};
@@ -287,7 +289,7 @@ impl crate::Tree {
                 backing,
             } => create::plan_create(self, name, options, *backing),
             Operation::Convert { top, name, options } => {
-                create::plan_convert(self, *top, name, options)
+                convert::plan_convert(self, *top, name, options)
             }
         }
     }

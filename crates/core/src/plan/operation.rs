@@ -95,6 +95,41 @@ pub enum RemoveMethod {
     Rebase,
 }
 
+/// What of a new image is allocated when it is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preallocation {
+    /// Nothing.
+    #[default]
+    Off,
+    /// A place in the file for everything, which stays a hole. Not for raw images, where
+    /// everything has its place anyway.
+    Metadata,
+    /// The same, and blocks of the disk.
+    Falloc,
+    /// The same, and zeros are written to them.
+    Full,
+}
+
+impl Preallocation {
+    /// QEMU's name of it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Metadata => "metadata",
+            Self::Falloc => "falloc",
+            Self::Full => "full",
+        }
+    }
+
+    /// The one that QEMU calls `name`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Off, Self::Metadata, Self::Falloc, Self::Full]
+            .into_iter()
+            .find(|mode| mode.name() == name)
+    }
+}
+
 /// How a new image is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreateOptions {
@@ -114,6 +149,8 @@ pub struct CreateOptions {
     pub lazy_refcounts: bool,
     /// How clusters written compressed are to be packed.
     pub codec: Codec,
+    /// What of the guest's data gets its place at once.
+    pub preallocation: Preallocation,
     /// The backing file's name to record when it is not the node's own.
     pub backing_name: Option<String>,
     /// The backing file's format label to record when it is not the node's own.
@@ -132,6 +169,7 @@ impl Default for CreateOptions {
             extended_l2: false,
             lazy_refcounts: false,
             codec: Codec::Zlib,
+            preallocation: Preallocation::Off,
             backing_name: None,
             backing_format: None,
         }

@@ -103,6 +103,10 @@ impl Preview {
                 self.zeroed += bytes;
                 dst.0 + bytes
             }
+            Step::Allocate { dst, len, .. } => {
+                self.zeroed += bytes;
+                dst.0 + len
+            }
             Step::Write { dst, .. } => {
                 self.metadata += bytes;
                 dst.0 + bytes

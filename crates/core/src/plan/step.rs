@@ -65,6 +65,18 @@ pub enum Step {
         /// Bytes.
         len: u64,
     },
+    /// Takes blocks of the disk for a range that reads as zeros, and goes on doing so. May be
+    /// left out where there is no such thing.
+    Allocate {
+        /// In this file.
+        to: NodeId,
+        /// From this offset on.
+        dst: HostOffset,
+        /// Bytes.
+        len: u64,
+        /// Write zeros there rather than only taking the blocks.
+        write: bool,
+    },
     /// Gives a range that nothing refers to any more back to the file system. May be left out.
     Discard {
         /// In this file.
@@ -134,6 +146,7 @@ impl Step {
             Step::Copy { to, .. }
             | Step::Inflate { to, .. }
             | Step::Zero { to, .. }
+            | Step::Allocate { to, .. }
             | Step::Discard { to, .. }
             | Step::Write { to, .. }
             | Step::SetLen { to, .. } => *to,
@@ -143,7 +156,11 @@ impl Step {
     /// Guest or metadata bytes it writes.
     pub fn bytes(&self) -> u64 {
         match self {
-            Step::Copy { len, .. } | Step::Zero { len, .. } => *len,
+            Step::Copy { len, .. }
+            | Step::Zero { len, .. }
+            | Step::Allocate {
+                len, write: true, ..
+            } => *len,
             Step::Inflate { take, .. } => *take,
             Step::Write { bytes, .. } => backchain_format::bytes::to_u64(bytes.len()),
             _ => 0,

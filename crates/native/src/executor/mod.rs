@@ -230,6 +230,12 @@ impl Run<'_> {
                 self.push(job, 0)
             }
             Step::Zero { to, dst, len } => self.zero(to, dst.0, len),
+            Step::Allocate {
+                to,
+                dst,
+                len,
+                write,
+            } => self.allocate(to, dst.0, len, write),
             Step::Discard { to, dst, len } => {
                 let to = Arc::clone(self.files.get(to)?);
                 self.push(
@@ -278,6 +284,24 @@ impl Run<'_> {
     fn zero(&mut self, to: NodeId, dst: u64, len: u64) -> Result<()> {
         let to = self.files.reach(to, dst.saturating_add(len))?;
         self.push(Job::Zero { to, dst, len }, 0)
+    }
+
+    fn allocate(&mut self, to: NodeId, dst: u64, len: u64, write: bool) -> Result<()> {
+        let to = self.files.reach(to, dst.saturating_add(len))?;
+        let (mut dst, mut len) = (dst, len);
+        while len > 0 {
+            // Small enough to be stopped between two of them.
+            let piece = len.min(64 * PIECE);
+            let job = Job::Allocate {
+                to: Arc::clone(&to),
+                dst,
+                len: piece,
+                write,
+            };
+            self.push(job, 0)?;
+            (dst, len) = (dst + piece, len - piece);
+        }
+        Ok(())
     }
 
     fn copy(

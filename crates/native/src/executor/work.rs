@@ -50,6 +50,12 @@ pub(super) enum Job {
         dst: u64,
         len: u64,
     },
+    Allocate {
+        to: Arc<OpenFile>,
+        dst: u64,
+        len: u64,
+        write: bool,
+    },
     Discard {
         to: Arc<OpenFile>,
         dst: u64,
@@ -150,6 +156,15 @@ impl<'a> Worker<'a> {
                     .map_err(|error| to.failed("writing zeros to", dst, len, error))?;
                 len
             }
+            Job::Allocate {
+                to,
+                dst,
+                len,
+                write,
+            } => {
+                self.allocate(&to, dst, len, write)?;
+                if write { len } else { 0 }
+            }
             Job::Discard { to, dst, len } => {
                 // Only a hint.
                 let _ = punch_hole(&to, dst, len);
@@ -168,6 +183,26 @@ impl<'a> Worker<'a> {
         let len = to_u64(bytes.len());
         to.write(dst, bytes)?;
         self.counters.written.fetch_add(len, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes blocks for a range that reads as zeros; where the file system cannot, zeros are
+    /// written.
+    fn allocate(&self, to: &OpenFile, dst: u64, len: u64, write: bool) -> Result<()> {
+        if !write {
+            match rustix::fs::fallocate(to.file.file(), FallocateFlags::empty(), dst, len) {
+                Ok(()) => return Ok(()),
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV) => {}
+                Err(error) => return Err(to.failed("allocating", dst, len, error.into())),
+            }
+        }
+        let mut at = dst;
+        let end = dst.saturating_add(len);
+        while at < end {
+            let piece = (end - at).min(to_u64(ZEROS.len()));
+            self.write(to, at, ZEROS.get(..to_usize(piece)).unwrap_or_default())?;
+            at += piece;
+        }
         Ok(())
     }
 

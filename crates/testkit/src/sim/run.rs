@@ -165,6 +165,10 @@ impl Runner<'_> {
                 Effect::Write(dst.0, part.to_vec())
             }
             Step::Zero { dst, len, .. } => Effect::Zero(dst.0, *len),
+            Step::Allocate { dst, len, .. } => {
+                self.reads_zero(&name, dst.0, *len)?;
+                Effect::Zero(dst.0, *len)
+            }
             Step::Discard { dst, len, .. } => Effect::Discard(dst.0, *len),
             Step::Write { dst, bytes, .. } => Effect::Write(dst.0, bytes.clone()),
             Step::SetLen { len, .. } => Effect::SetLen(*len),
