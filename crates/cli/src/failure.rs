@@ -120,16 +120,20 @@ impl Failure {
 }
 
 /// Names come out of images: they must not move the cursor or start a line of their own. The
-/// messages of two lines that qemu-img has stay as they are.
+/// messages of several lines that qemu-img has stay as they are.
 fn one_line(message: &str) -> String {
-    let second = [
+    let lines = [
         "\nIs another process using the image",
         "\nIdentifiers consist of",
+        "\nOptional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-",
+        "\nand exabytes, respectively.",
+        "\nCould not open backing image.",
+        "\nDetected format of ",
     ];
-    let second = second.iter().find_map(|line| message.rfind(line));
+    let breaks = lines.map(|line| message.rfind(line));
     let mut line = String::with_capacity(message.len());
     for (at, c) in message.char_indices() {
-        if c.is_control() && Some(at) != second {
+        if c.is_control() && !breaks.contains(&Some(at)) {
             line.extend(c.escape_default());
         } else {
             line.push(c);

@@ -99,7 +99,7 @@ fn check_type(metadata: &Metadata) -> io::Result<()> {
     if kind.is_dir() {
         return Err(io::Error::new(
             io::ErrorKind::IsADirectory,
-            "it is a directory",
+            "Is a directory",
         ));
     }
     Err(io::Error::new(

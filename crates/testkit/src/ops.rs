@@ -1,7 +1,7 @@
 //! Random operations on a case, and what each of them must come to.
 
 use crate::case::{Case, id};
-use backchain::plan::{CreateOptions, Operation, RemoveMethod, Window};
+use backchain::plan::{CreateOptions, Operation, Preallocation, RemoveMethod, Window};
 use backchain::{Format, NodeId};
 use backchain_format::bytes::{to_u64, to_usize};
 use backchain_format::qcow2::{Codec, Extensions, Head};
@@ -232,6 +232,10 @@ impl Pick {
             options.size = Some(size);
             view.resize(to_usize(size), 0);
         }
+        if backing.is_some() && !options.extended_l2 {
+            // Without subclusters nothing of the backing file would be seen.
+            options.preallocation = Preallocation::Off;
+        }
         let mut op = Op::new(Operation::Create {
             name: new_name(case),
             options,
@@ -267,12 +271,16 @@ impl Pick {
         let n = self.options;
         let v3 = !n.is_multiple_of(4);
         let bits = [9, 12, 14, 16][to_usize(n / 4 % 4)];
+        let raw = (n / 16).is_multiple_of(4);
+        let preallocation = match n / 4096 % 8 {
+            1 if !raw => Preallocation::Metadata,
+            1 | 2 => Preallocation::Falloc,
+            3 => Preallocation::Full,
+            _ => Preallocation::Off,
+        };
         CreateOptions {
-            format: if (n / 16).is_multiple_of(4) {
-                Format::Raw
-            } else {
-                Format::Qcow2
-            },
+            preallocation,
+            format: if raw { Format::Raw } else { Format::Qcow2 },
             size: None,
             cluster_size: 1 << bits,
             v3,

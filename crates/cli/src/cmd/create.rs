@@ -173,7 +173,10 @@ fn backing(
     let id = id.map_err(|error| unopened(open::reason(&error, &path)))?;
     if let Err(error) = tree.chain(id) {
         let failure = open::broken_chain(tree, id, &path, &error);
-        return Err(unopened(failure.message().to_owned()));
+        let frame = format!("Could not open '{path}': ");
+        let message = failure.message();
+        let why = message.strip_prefix(&frame).unwrap_or(message);
+        return Err(unopened(why.to_owned()));
     }
     if format.is_none() {
         return Err(fail(format!(

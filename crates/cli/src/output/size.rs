@@ -51,11 +51,12 @@ pub(crate) fn parse(text: &str) -> Result<u64, SizeError> {
     let lower = text.to_ascii_lowercase();
     // What would do but for its sign is out of range, rather than not a number.
     if let Some(positive) = lower.strip_prefix('-') {
-        return match parse(positive) {
-            Ok(_) if !positive.starts_with(['-', ' ']) => Err(SizeError::TooLarge),
-            Ok(_) => Err(SizeError::Invalid),
-            Err(error) => Err(error),
-        };
+        let number = positive.starts_with(|c: char| c.is_ascii_digit() || c == '.');
+        return Err(match parse(positive) {
+            Err(SizeError::Invalid) => SizeError::Invalid,
+            _ if number => SizeError::TooLarge,
+            _ => SizeError::Invalid,
+        });
     }
     let size = if let Some(digits) = lower.strip_prefix("0x") {
         // Suffixes and fractions make no sense behind hexadecimal digits.

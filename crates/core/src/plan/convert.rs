@@ -38,13 +38,11 @@ pub(super) fn plan_convert(
     let mut stages: Vec<Box<dyn Stage>> = vec![Box::new(create)];
     if options.format == Format::Raw {
         let flow = Flow::new(&chain, None, Take::All, 1)?;
-        let mut len = 0;
-        let steps = raw_steps(id, size, options.preallocation)?;
-        if options.preallocation != Preallocation::Off {
-            stages.push(Box::new(Fixed(steps)));
-            stages.push(Box::new(sync));
-            len = size;
-        }
+        stages.push(Box::new(Fixed(raw_steps(id, size, options.preallocation)?)));
+        stages.push(Box::new(sync));
+        // Blocks that were taken must not be made holes again.
+        let is_sparse = options.preallocation == Preallocation::Off;
+        let len = if is_sparse { 0 } else { size };
         stages.push(Box::new(RawStage::new(id, len, size, flow, seal)));
     } else {
         let blank = Blank::new(options, size, None)?;

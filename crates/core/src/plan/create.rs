@@ -62,15 +62,10 @@ pub(super) fn plan_create(
 
 /// The steps that make the empty file `to` a raw image of `size` bytes of zeros.
 pub(super) fn raw_steps(to: NodeId, size: u64, preallocation: Preallocation) -> Result<Vec<Step>> {
-    let write = match preallocation {
-        Preallocation::Off => None,
-        Preallocation::Falloc => Some(false),
-        Preallocation::Full => Some(true),
-        Preallocation::Metadata => {
-            let message = "Unsupported preallocation mode: metadata";
-            return Err(Error::new(ErrorKind::Invalid, message));
-        }
-    };
+    if preallocation == Preallocation::Metadata {
+        let message = "Unsupported preallocation mode: metadata";
+        return Err(Error::new(ErrorKind::Invalid, message));
+    }
     if i64::try_from(size).is_err() {
         let message = "The image size is too large for file format 'raw'";
         return Err(Error::new(ErrorKind::Invalid, message));
@@ -78,15 +73,24 @@ pub(super) fn raw_steps(to: NodeId, size: u64, preallocation: Preallocation) -> 
     if size == 0 {
         return Ok(Vec::new());
     }
-    let mut steps = vec![Step::SetLen { to, len: size }];
-    steps.extend(write.map(|write| Step::Allocate {
+    let allocate = |from: u64, end: u64, write| Step::Allocate {
         to,
-        dst: HostOffset(0),
-        len: size,
+        dst: HostOffset(from),
+        len: end - from,
         write,
-    }));
+    };
+    let all = preallocation == Preallocation::Full;
+    let first = if all { size } else { size.min(FIRST_BLOCK) };
+    let mut steps = vec![Step::SetLen { to, len: size }, allocate(0, first, true)];
+    if preallocation == Preallocation::Falloc && first < size {
+        steps.push(allocate(first, size, false));
+    }
     Ok(steps)
 }
+
+/// As QEMU does, the first block of a raw image is written: only where there is data can a
+/// program find out how reading it directly has to be aligned.
+const FIRST_BLOCK: u64 = 4096;
 
 /// The number of the file that a plan makes.
 pub(super) fn new_id(tree: &Tree) -> NodeId {

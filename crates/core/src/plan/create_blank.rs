@@ -405,9 +405,15 @@ impl Stage for BlankStage {
         let count = (end - number).min((PIECE >> bits).max(1));
         let mut bytes = vec![0; to_usize(count << bits)];
         blank.read_exact_at(number << bits, &mut bytes)?;
-        // What is not written is zeros.
-        let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
-        bytes.truncate(used.next_multiple_of(8));
+        // What is not written is zeros; but where blocks are wanted, tables get theirs too.
+        let whole = matches!(
+            blank.preallocation,
+            Preallocation::Falloc | Preallocation::Full
+        );
+        if !whole || kind == MetadataKind::Header {
+            let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
+            bytes.truncate(used.next_multiple_of(8));
+        }
         if !bytes.is_empty() {
             let dst = HostOffset(number << bits);
             out.push(Step::Write {
