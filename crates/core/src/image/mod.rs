@@ -1,10 +1,12 @@
 //! One layer: what does *this* file say about a guest range?
 
+pub(crate) mod bitmap;
 mod qcow2;
 mod qcow2_cursor;
 mod qcow2_snapshot;
 mod raw_cursor;
 
+pub use bitmap::{BitmapBits, Chunk};
 pub use qcow2::Qcow2;
 pub use qcow2_snapshot::SnapshotQuery;
 

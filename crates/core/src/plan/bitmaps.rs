@@ -6,6 +6,7 @@
 use super::{MetadataKind, Refcounts, Step, StepQueue};
 use crate::chain::{Node, NodeId};
 use crate::error::{Error, ErrorKind, Result};
+use crate::image::bitmap::{ALL_ONES, HOST, set_bits};
 use crate::source::read_padded;
 use backchain_format::HostOffset;
 use backchain_format::bytes::{be64, to_u64, to_usize};
@@ -16,9 +17,6 @@ use std::sync::Arc;
 
 /// Bytes of bitmaps held in memory; beyond that whole chunks count as changed.
 const MEMORY: u64 = 32 << 20;
-/// A table entry for a chunk of ones.
-const ALL_ONES: u64 = 1;
-const HOST: u64 = 0x00ff_ffff_ffff_fe00;
 
 /// The bitmaps of one target that are valid and have to stay so.
 pub(crate) struct Bitmaps {
@@ -282,40 +280,5 @@ impl Bitmaps {
     /// Whether there are any.
     pub(crate) fn is_empty(&self) -> bool {
         self.list.is_empty()
-    }
-}
-
-/// Sets bits `first` to `last`; bit 0 is the least significant one of byte 0.
-fn set_bits(bytes: &mut [u8], first: u64, last: u64) {
-    let mut bit = first;
-    while bit <= last {
-        let Some(byte) = bytes.get_mut(to_usize(bit / 8)) else {
-            return;
-        };
-        if bit.is_multiple_of(8) && last - bit >= 7 {
-            *byte = 0xff;
-            bit += 8;
-        } else {
-            *byte |= 1 << (bit % 8);
-            bit += 1;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::set_bits;
-
-    #[test]
-    fn ranges_of_bits_are_set_and_nothing_beside_them() {
-        for first in 0..20u64 {
-            for last in first..24 {
-                let mut bytes = [0u8; 3];
-                set_bits(&mut bytes, first, last);
-                let got: Vec<bool> = (0..24).map(|n| bytes[n / 8] >> (n % 8) & 1 == 1).collect();
-                let want: Vec<bool> = (0..24).map(|n| (first..=last).contains(&n)).collect();
-                assert_eq!(got, want);
-            }
-        }
     }
 }

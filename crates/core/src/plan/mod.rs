@@ -2,6 +2,9 @@
 //!
 //! A dry run is a plan that nobody executed; a preview is the sum of its steps.
 
+mod bitmap;
+mod bitmap_head;
+mod bitmap_merge;
 mod bitmaps;
 mod commit;
 mod convert;
@@ -23,9 +26,10 @@ mod remove;
 mod repair;
 mod step;
 mod tables;
+mod transaction;
 
 pub use create::round_size;
-pub use operation::{CreateOptions, Operation, Preallocation, RemoveMethod};
+pub use operation::{BitmapAction, CreateOptions, Operation, Preallocation, RemoveMethod};
 pub use preview::{FileChange, Preview};
 use refcounts::Refcounts;
 pub use step::{MetadataKind, Step};
@@ -288,6 +292,11 @@ impl crate::Tree {
                 options,
                 backing,
             } => create::plan_create(self, name, options, *backing),
+            Operation::Bitmap {
+                node,
+                name,
+                actions,
+            } => bitmap::plan_bitmap(self, *node, name, actions),
             Operation::Convert { top, name, options } => {
                 convert::plan_convert(self, *top, name, options)
             }

@@ -73,6 +73,15 @@ pub enum Operation {
         /// The backing file.
         backing: Option<NodeId>,
     },
+    /// Changes one persistent bitmap of `node`.
+    Bitmap {
+        /// The image.
+        node: NodeId,
+        /// The bitmap's name.
+        name: String,
+        /// What to do with it, in this order.
+        actions: Vec<BitmapAction>,
+    },
     /// Writes the guest view of `top` into a new image.
     Convert {
         /// The chain's top.
@@ -82,6 +91,47 @@ pub enum Operation {
         /// How it is to be; its size is `top`'s.
         options: CreateOptions,
     },
+}
+
+/// What can be done with a persistent bitmap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BitmapAction {
+    /// Makes it; from now on it records writes.
+    Add {
+        /// Bytes that one bit stands for: a power of two from 512 to 2 GiB; QEMU's default when
+        /// `None` or 0.
+        granularity: Option<u64>,
+    },
+    /// Takes it away, even one that was not saved properly.
+    Remove,
+    /// Clears all its bits.
+    Clear,
+    /// Lets it record writes.
+    Enable,
+    /// Stops it from recording writes.
+    Disable,
+    /// Adds the bits of another bitmap.
+    Merge {
+        /// The image with the other bitmap; the same one when `None`.
+        source: Option<NodeId>,
+        /// The other bitmap's name.
+        bitmap: String,
+    },
+}
+
+impl BitmapAction {
+    /// The word that qemu-img has for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Add { .. } => "add",
+            Self::Remove => "remove",
+            Self::Clear => "clear",
+            Self::Enable => "enable",
+            Self::Disable => "disable",
+            Self::Merge { .. } => "merge",
+        }
+    }
 }
 
 /// The two ways of the handout to delete a middle snapshot.

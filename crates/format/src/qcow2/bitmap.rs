@@ -16,6 +16,22 @@ pub struct BitmapsExtension {
 }
 
 impl BitmapsExtension {
+    /// The most bitmaps an image can have.
+    pub const MAX_COUNT: u32 = 65535;
+    /// QEMU's limit for the bytes of the directory.
+    pub const MAX_DIRECTORY: u64 = 1024 * 65535;
+    /// Bytes of the extension's data.
+    pub const LEN: u64 = 24;
+
+    /// The extension's data.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = self.count.to_be_bytes().to_vec();
+        out.extend([0; 4]);
+        out.extend(self.directory_len.to_be_bytes());
+        out.extend(self.directory.0.to_be_bytes());
+        out
+    }
+
     /// Reads the 24 bytes of the extension found at byte `at`.
     pub fn from_bytes(data: &[u8], at: u64) -> Result<Self, FormatError> {
         let fields = (be32(data, 0), be64(data, 8), be64(data, 16));
@@ -26,7 +42,7 @@ impl BitmapsExtension {
             );
             return Err(FormatError::corrupt(at, message));
         };
-        if count == 0 || count > 65535 {
+        if count == 0 || count > Self::MAX_COUNT {
             let message =
                 format!("bitmaps extension names {count} bitmaps, 1 to 65535 are allowed");
             return Err(FormatError::corrupt(at, message));
@@ -69,6 +85,39 @@ impl BitmapDirectoryEntry {
     pub const AUTO: u32 = 2;
     /// QEMU's limit for the entries of a bitmap's table.
     pub const MAX_TABLE_ENTRIES: u32 = 0x800_0000;
+    /// QEMU's limit for the bytes of the clusters that hold the bits of a bitmap.
+    pub const MAX_BYTES: u64 = 0x2000_0000;
+    /// The longest name in bytes.
+    pub const MAX_NAME: usize = 1023;
+    /// log2 of the finest granularity.
+    pub const MIN_GRANULARITY_BITS: u8 = 9;
+    /// log2 of the coarsest granularity.
+    pub const MAX_GRANULARITY_BITS: u8 = 31;
+
+    /// Bytes that an entry with a name of `name` bytes takes in the directory.
+    pub const fn len_for(name: usize) -> usize {
+        (24 + name).next_multiple_of(8)
+    }
+
+    /// A new entry with all its padding.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = self.table.0.to_be_bytes().to_vec();
+        out.extend(self.table_entries.to_be_bytes());
+        out.extend(self.flags.to_be_bytes());
+        out.extend([1, self.granularity_bits]);
+        // Names are checked against their limit before there is an entry.
+        let len = u16::try_from(self.name.len()).unwrap_or(u16::MAX);
+        out.extend(len.to_be_bytes());
+        out.extend([0; 4]);
+        out.extend(self.name.as_bytes());
+        out.resize(out.len().next_multiple_of(8), 0);
+        out
+    }
+
+    /// Whether the bitmap must not be trusted: it was not saved properly.
+    pub const fn in_use(&self) -> bool {
+        self.flags & Self::IN_USE != 0
+    }
 
     /// Reads the entry at the start of `bytes`, found at byte `at` of the file. Returns it with
     /// its length including the padding.
@@ -84,13 +133,14 @@ impl BitmapDirectoryEntry {
                 format!("bitmap type {kind} is not known"),
             ));
         }
-        if !(9..=31).contains(&granularity_bits) {
+        let allowed = Self::MIN_GRANULARITY_BITS..=Self::MAX_GRANULARITY_BITS;
+        if !allowed.contains(&granularity_bits) {
             let message = format!(
                 "bitmap granularity of 2^{granularity_bits} bytes, 2^9 to 2^31 are allowed"
             );
             return Err(FormatError::corrupt(at + 17, message));
         }
-        if name_len == 0 || name_len > 1023 {
+        if name_len == 0 || name_len > Self::MAX_NAME {
             let message = format!("bitmap name of {name_len} bytes, 1 to 1023 are allowed");
             return Err(FormatError::corrupt(at + 18, message));
         }
@@ -134,5 +184,35 @@ impl BitmapDirectoryEntry {
             pos = pos.saturating_add(len);
         }
         Ok(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_reads_back_with_its_padding() {
+        for len in [1, 7, 8, 1023] {
+            let entry = BitmapDirectoryEntry {
+                table: HostOffset(0x10000),
+                table_entries: 3,
+                flags: BitmapDirectoryEntry::AUTO,
+                granularity_bits: 31,
+                name: "n".repeat(len),
+                stored_len: to_u64(BitmapDirectoryEntry::len_for(len)),
+            };
+            let bytes = entry.to_bytes();
+            assert_eq!(bytes.len(), BitmapDirectoryEntry::len_for(len));
+            let back = BitmapDirectoryEntry::from_bytes(&bytes, 0).unwrap();
+            assert_eq!(back, (entry, bytes.len()));
+        }
+        let extension = BitmapsExtension {
+            count: 65535,
+            directory_len: 4096,
+            directory: HostOffset(512),
+        };
+        let back = BitmapsExtension::from_bytes(&extension.to_bytes(), 0).unwrap();
+        assert_eq!(back, extension);
     }
 }

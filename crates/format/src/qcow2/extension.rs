@@ -13,6 +13,13 @@ pub struct Extension {
     pub data: Vec<u8>,
 }
 
+impl Extension {
+    /// Bytes of the type, the length, the data and its padding.
+    pub fn stored_len(&self) -> u64 {
+        8 + to_u64(self.data.len().next_multiple_of(8))
+    }
+}
+
 /// The extensions of one header, in the order of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Extensions(pub Vec<Extension>);
@@ -28,6 +35,9 @@ impl Extensions {
     pub const BITMAPS: u32 = 0x2385_2875;
     /// Full disk encryption header pointer.
     pub const CRYPTO: u32 = 0x0537_be77;
+    /// Space that once held another extension and that nobody knows, so that all keep it: what
+    /// follows cannot always move into it safely.
+    pub const UNUSED: u32 = 0x756e_7573;
     /// External data file name.
     pub const DATA_FILE: u32 = 0x4441_5441;
 
@@ -101,6 +111,22 @@ impl Extensions {
             (None, Some(data)) => self.0.insert(0, Extension { kind, data }),
             (None, None) => {}
         }
+    }
+
+    /// Where the first extension of type `kind` starts, in bytes from the start of the area.
+    pub fn position(&self, kind: u32) -> Option<u64> {
+        let index = self.0.iter().position(|e| e.kind == kind)?;
+        Some(self.0.iter().take(index).map(Extension::stored_len).sum())
+    }
+
+    /// Bytes of the area up to the end marker.
+    pub fn len(&self) -> u64 {
+        self.0.iter().map(Extension::stored_len).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// A string extension, with invalid UTF-8 replaced.
