@@ -129,6 +129,9 @@ fn one_line(message: &str) -> String {
         "\nand exabytes, respectively.",
         "\nCould not open backing image.",
         "\nDetected format of ",
+        "\nTry block-dirty-bitmap-remove to delete this bitmap from disk",
+        "\nThis option is only supported for image creation",
+        "\nYou can use 'qemu-img rebase' instead.",
     ];
     let breaks = lines.map(|line| message.rfind(line));
     let mut line = String::with_capacity(message.len());

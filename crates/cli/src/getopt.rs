@@ -213,7 +213,7 @@ impl<'a> Walk<'a> {
                 None if letter == 'h' => ("help".to_owned(), true),
                 None => return Err(format!("invalid option -- '{letter}'")),
             };
-            let takes = arg.is_some_and(|arg| arg.get_action().takes_values());
+            let takes = arg.is_some_and(has_value);
             if !takes {
                 given.push(Given {
                     name,
@@ -258,7 +258,12 @@ fn long_names(command: &Command) -> Vec<&str> {
 
 fn takes_value(command: &Command, is: impl Fn(&Arg) -> bool) -> bool {
     let arg = command.get_arguments().find(|arg| is(arg));
-    arg.is_some_and(|arg| arg.get_action().takes_values())
+    arg.is_some_and(has_value)
+}
+
+fn has_value(arg: &Arg) -> bool {
+    let values = arg.get_num_args();
+    arg.get_action().takes_values() && values.is_none_or(|range| range.takes_values())
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! One module for each command.
 
+pub(crate) mod amend;
+pub(crate) mod bitmap;
 pub(crate) mod blockcommit;
 pub(crate) mod blockpull;
 pub(crate) mod chain;
@@ -24,6 +26,7 @@ use std::io::Write;
 /// Runs one command and returns its exit code.
 pub(crate) fn run(command: Command) -> Outcome {
     match command {
+        Command::Bitmap(options) => bitmap::run(&options),
         Command::Info(options) => info::run(&options),
         Command::Map(options) => map::run(&options),
         Command::Check(options) => check::run(&options),
