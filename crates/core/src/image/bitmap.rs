@@ -266,7 +266,7 @@ mod tests {
                     match word >> 28 {
                         0..=5 => 0,
                         6..=10 => 0xff,
-                        _ => (word >> 16) as u8,
+                        _ => word.to_be_bytes()[1],
                     }
                 })
                 .collect();
