@@ -4,6 +4,7 @@ use crate::failure::{Failure, code};
 use crate::keyval;
 use crate::object::{self, Object};
 use backchain::chain::{FormatOrigin, Node};
+use backchain::format::qcow2::Extensions;
 use backchain::{Chain, Error, ErrorKind, Format, Link, NodeId, Tree};
 use backchain_native::{Durability, FsGate, GateOptions};
 use clap::Args;
@@ -258,6 +259,10 @@ pub(crate) fn broken_chain(tree: &Tree, id: NodeId, name: &str, error: &Error) -
             }
             return Failure::open(name, format_args!("{path}{why}"));
         }
+        if let Some(error) = &node.data_error {
+            let reason = reason(error, &data_file_name(node));
+            return Failure::open(name, format_args!("{path}{reason}"));
+        }
         match tree.link(at) {
             Link::To(next) => at = *next,
             Link::Broken(error) => {
@@ -276,6 +281,14 @@ pub(crate) fn broken_chain(tree: &Tree, id: NodeId, name: &str, error: &Error) -
     }
 }
 
+/// The name of the data file that an image wants, for messages.
+fn data_file_name(node: &Node) -> String {
+    let given = node.opened.data_file.as_deref();
+    let header = node.image.as_ref().ok().and_then(|image| image.as_qcow2());
+    let header = header.and_then(|image| image.head.extensions.string(Extensions::DATA_FILE));
+    given.map_or(header.unwrap_or_default(), str::to_owned)
+}
+
 /// Why a file that was opened is not an image of its format.
 pub(crate) fn why_not_image(node: &Node) -> Option<String> {
     let error = node.image.as_ref().err()?;
@@ -287,6 +300,9 @@ pub(crate) fn why_not_image(node: &Node) -> Option<String> {
 
 /// The last part of a message about the file `name`.
 pub(crate) fn reason(error: &Error, name: &str) -> String {
+    let opening = backchain::chain::Opening::parse(name).ok();
+    let path = opening.and_then(|opening| opening.path());
+    let name = path.as_deref().unwrap_or(name);
     if error.kind() == ErrorKind::NotFound {
         return format!("Could not open '{name}': No such file or directory");
     }

@@ -68,6 +68,27 @@ impl ReadAt for Vec<u8> {
     }
 }
 
+/// So many zero bytes.
+pub struct Zeros(pub u64);
+
+impl ReadAt for Zeros {
+    fn len(&self) -> u64 {
+        self.0
+    }
+
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        buf.fill(0);
+        match offset.checked_add(to_u64(buf.len())) {
+            Some(end) if end <= self.0 => Ok(()),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    fn data_at(&self, _offset: u64) -> io::Result<Option<Range<u64>>> {
+        Ok(None)
+    }
+}
+
 /// A block cache in front of a source with a high cost per read (`FileReaderSync` in a browser
 /// needs a millisecond for four bytes as for a mebibyte).
 pub struct CachedSource<S> {

@@ -6,7 +6,9 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use backchain::chain::{Denied, FormatOrigin, Gate, Granted, Locator, Node, Request, Secret};
+use backchain::chain::{
+    Denied, FormatOrigin, Gate, Granted, Locator, Node, Opening, Request, Secret,
+};
 use backchain::format::probe::{PROBE_BYTES, probe};
 use backchain::{Format, Source};
 
@@ -66,7 +68,8 @@ impl FsGate {
     /// Takes note that the user named the file `name`, before anything refers to it. Files that
     /// are opened without a referrer count as named anyway. Files that are not there are none.
     pub fn name(&self, name: &str) {
-        if let Ok(path) = Locator::resolve(name, None)
+        if let Ok(opening) = Opening::parse(name)
+            && let Some(path) = opening.path()
             && let Ok(metadata) = fs::metadata(path)
         {
             self.state().named.insert(file::key(&metadata));

@@ -41,6 +41,7 @@ impl Sparse {
             cluster: ClusterSize::from_bits(self.cluster_bits).expect("9 to 21"),
             extended: self.extended,
             zero_flag: true,
+            data_file: false,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::size;
 use backchain::Result;
-use backchain::chain::{Locator, Node};
+use backchain::chain::{Locator, Node, Opening};
 use backchain::format::qcow2::{
     BitmapDirectoryEntry, Codec, CryptMethod, Extensions, SnapshotEntry, Version, autoclear,
     compatible, incompatible,
@@ -65,22 +65,59 @@ impl<'a> Facts<'a> {
         self.node.allocated.unwrap_or(0)
     }
 
+    /// QEMU's driver for what is below the format.
+    fn protocol(&self) -> &'static str {
+        match &self.node.opened {
+            Opening {
+                bare: Some(driver), ..
+            } => driver,
+            opening if opening.name().is_none() => "null-co",
+            _ => "file",
+        }
+    }
+
+    /// The file's own name, as QEMU shows it below the format's.
+    fn file_name(&self) -> &str {
+        match (&self.node.opened.shown, self.node.has_file()) {
+            (Some(shown), false) => shown,
+            _ => &self.node.name,
+        }
+    }
+
+    /// What `--output=json` shows of the file below the format.
+    fn file_json(&self) -> Value {
+        let mut info = json!({
+            "children": [],
+            "virtual-size": self.file_length(),
+            "filename": self.file_name(),
+            "format": self.protocol(),
+            "actual-size": self.actual_size(),
+        });
+        if let Value::Object(map) = &mut info
+            && self.node.has_file()
+        {
+            map.insert(
+                "format-specific".to_owned(),
+                json!({"type": "file", "data": {}}),
+            );
+            map.insert("dirty-flag".to_owned(), json!(false));
+        }
+        info
+    }
+
     /// The object that `--output=json` shows.
     pub(crate) fn json(&self) -> Value {
+        if self.node.opened.bare.is_some() {
+            return self.file_json();
+        }
         let mut map = Map::new();
         let mut set = |key: &str, value: Value| {
             map.insert(key.to_owned(), value);
         };
-        let info = json!({
-            "children": [],
-            "virtual-size": self.file_length(),
-            "filename": self.node.name,
-            "format": "file",
-            "actual-size": self.actual_size(),
-            "format-specific": {"type": "file", "data": {}},
-            "dirty-flag": false,
-        });
-        set("children", json!([{"name": "file", "info": info}]));
+        set(
+            "children",
+            json!([{"name": "file", "info": self.file_json()}]),
+        );
         if !self.snapshots.is_empty() {
             set(
                 "snapshots",
@@ -92,7 +129,7 @@ impl<'a> Facts<'a> {
             set("backing-filename-format", json!(format));
         }
         set("virtual-size", json!(self.node.virtual_size()));
-        set("filename", json!(self.node.name));
+        set("filename", json!(self.node.title()));
         if let Some(image) = self.qcow2 {
             set("cluster-size", json!(image.head.header.cluster.bytes()));
         }
@@ -114,7 +151,9 @@ impl<'a> Facts<'a> {
             }
             set("backing-filename", json!(backing.name));
         }
-        set("dirty-flag", json!(self.is_dirty()));
+        if self.node.has_file() {
+            set("dirty-flag", json!(self.is_dirty()));
+        }
         Value::Object(map)
     }
 
@@ -173,8 +212,9 @@ impl<'a> Facts<'a> {
     /// The lines that `--output=human` shows.
     pub(crate) fn text(&self, out: &mut impl Write) -> io::Result<()> {
         let size = |bytes: u64| format!("{} ({bytes} bytes)", size::human(bytes));
-        writeln!(out, "image: {}", self.node.name)?;
-        writeln!(out, "file format: {}", self.format())?;
+        let bare = self.node.opened.bare;
+        writeln!(out, "image: {}", self.node.title())?;
+        writeln!(out, "file format: {}", bare.unwrap_or(self.format()))?;
         writeln!(out, "virtual size: {}", size(self.node.virtual_size()))?;
         writeln!(out, "disk size: {}", size::human(self.actual_size()))?;
         if let Some(image) = self.qcow2 {
@@ -194,9 +234,12 @@ impl<'a> Facts<'a> {
             writeln!(out, "Format specific information:")?;
             specific_text(&self.specific(image), 1, out)?;
         }
+        if bare.is_some() {
+            return Ok(());
+        }
         writeln!(out, "Child node '/file':")?;
-        writeln!(out, "    filename: {}", self.node.name)?;
-        writeln!(out, "    protocol type: file")?;
+        writeln!(out, "    filename: {}", self.file_name())?;
+        writeln!(out, "    protocol type: {}", self.protocol())?;
         writeln!(out, "    file length: {}", size(self.file_length()))?;
         writeln!(out, "    disk size: {}", size::human(self.actual_size()))
     }

@@ -7,7 +7,11 @@ use crate::error::{Error, ErrorKind, Result};
 pub enum Locator {
     /// A path of the local file system (possibly written as `file:PATH`).
     Path(String),
-    /// Something else: `json:{...}` of another driver, `nbd://...`; never guessed at.
+    /// `json:{...}`, without the protocol: see [`super::Opening`].
+    Json(String),
+    /// `null-co://`: no file, only zeros.
+    Null,
+    /// Something else, such as `nbd://...`; never guessed at.
     Other(String),
 }
 
@@ -22,31 +26,23 @@ impl Locator {
             return Locator::Path(name.to_owned());
         }
         match protocol {
-            "file" => Locator::Path(
-                rest.strip_prefix("//")
-                    .filter(|r| r.starts_with('/'))
-                    .unwrap_or(rest)
-                    .to_owned(),
-            ),
-            "json" => {
-                json_path(rest).map_or_else(|| Locator::Other(name.to_owned()), Locator::Path)
-            }
+            "file" => Locator::Path(rest.to_owned()),
+            "json" => Locator::Json(rest.to_owned()),
+            "null-co" if rest.trim_matches('/').is_empty() => Locator::Null,
             _ => Locator::Other(name.to_owned()),
         }
     }
 
-    /// The path that `name` means when it stands in the header of the image opened as
-    /// `referrer`: relative names are relative to the referrer's directory as opened.
+    /// The name that means, as seen from here, what `name` means in the header of the image
+    /// opened as `referrer`: relative paths are relative to the referrer's directory as opened.
+    /// Names that are not plain paths mean the same everywhere.
     pub fn resolve(name: &str, referrer: Option<&str>) -> Result<String> {
         let path = match Self::parse(name) {
             Locator::Path(path) => path,
-            Locator::Other(other) => {
-                let message =
-                    format!("'{other}' does not name a local file; only local files can be opened");
-                return Err(Error::new(ErrorKind::Unsupported, message));
-            }
+            Locator::Json(_) | Locator::Null => return Ok(name.to_owned()),
+            Locator::Other(_) => return Err(Self::refuse(name)),
         };
-        // A relative name inside a locator is relative to the working directory, as in QEMU.
+        // A relative name behind a protocol is relative to the working directory, as in QEMU.
         let is_plain = path == name;
         Ok(match referrer {
             Some(referrer) if is_plain && !path.starts_with('/') => match referrer.rfind('/') {
@@ -55,6 +51,21 @@ impl Locator {
             },
             _ => path,
         })
+    }
+
+    /// Why `name` cannot be opened.
+    pub(super) fn refuse(name: &str) -> Error {
+        const NETWORK: [&str; 14] = [
+            "nbd", "nbd+unix", "http", "https", "ftp", "ftps", "ssh", "iscsi", "iser", "rbd",
+            "nfs", "gluster", "fat", "null-aio",
+        ];
+        let protocol = name.split_once(':').map_or(name, |(protocol, _)| protocol);
+        let message = if NETWORK.contains(&protocol) {
+            format!("'{name}' does not name a local file; only local files can be opened")
+        } else {
+            format!("Unknown protocol '{protocol}'")
+        };
+        Error::new(ErrorKind::Unsupported, message)
     }
 }
 
@@ -87,52 +98,6 @@ impl Locator {
         let down = to.get(common..).unwrap_or_default().join("/");
         Some(format!("{}{down}", "../".repeat(up.len())))
     }
-}
-
-/// The file name in `json:{"driver": "qcow2", "file": {"driver": "file", "filename": PATH}}`
-/// and its shorter forms, read with a minimal scanner: anything unusual is not a path.
-fn json_path(json: &str) -> Option<String> {
-    // Only these keys may occur, so nothing is ignored that would change the meaning.
-    let mut path = None;
-    let mut rest = json.trim().strip_prefix('{')?.strip_suffix('}')?;
-    while let Some((key, after)) = json_string(rest)? {
-        let after = after.trim_start().strip_prefix(':')?.trim_start();
-        if key == "file" && after.starts_with('{') {
-            rest = after.strip_prefix('{')?;
-            continue;
-        }
-        let (value, after) = json_string(after)??;
-        match (key.as_str(), value.as_str()) {
-            ("driver" | "file.driver", "file" | "qcow2" | "raw") => {}
-            ("filename" | "file.filename", _) if path.is_none() => path = Some(value),
-            _ => return None,
-        }
-        rest = after.trim_start().trim_start_matches(['}', ',']);
-    }
-    path
-}
-
-/// A JSON string at the start of `text` and what follows; `Some(None)` at the end of the text,
-/// `None` for anything else.
-#[allow(clippy::option_option)]
-fn json_string(text: &str) -> Option<Option<(String, &str)>> {
-    let text = text.trim_start();
-    if text.is_empty() {
-        return Some(None);
-    }
-    let mut out = String::new();
-    let mut chars = text.strip_prefix('"')?.char_indices();
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '"' => return Some(Some((out, text.get(at + 2..)?))),
-            '\\' => match chars.next()?.1 {
-                c @ ('"' | '\\' | '/') => out.push(c),
-                _ => return None,
-            },
-            c => out.push(c),
-        }
-    }
-    None
 }
 
 /// The last component of a path or name.
@@ -179,21 +144,13 @@ mod tests {
     fn only_local_locators_are_understood() {
         let path = |s: &str| Locator::Path(s.to_owned());
         assert_eq!(Locator::parse("file:/a/b"), path("/a/b"));
-        assert_eq!(
-            Locator::parse(r#"json:{"driver":"qcow2","file":{"driver":"file","filename":"/a b"}}"#),
-            path("/a b")
-        );
-        assert_eq!(
-            Locator::parse(r#"json:{"file.filename": "/a"}"#),
-            path("/a")
-        );
-        for other in [
-            "nbd://host/x",
-            r#"json:{"driver":"nbd","host":"x"}"#,
-            r#"json:{"driver":"raw","offset":"512","file.filename":"/a"}"#,
-            "json:{",
-            "json:",
-        ] {
+        let json = r#"{"driver":"qcow2","file.filename":"/a b"}"#;
+        let name = format!("json:{json}");
+        assert_eq!(Locator::parse(&name), Locator::Json(json.to_owned()));
+        assert_eq!(Locator::resolve(&name, Some("dir/top")).unwrap(), name);
+        assert_eq!(Locator::parse("null-co://"), Locator::Null);
+        for other in ["nbd://host/x", "foo:bar"] {
+            assert!(Locator::resolve(other, None).is_err());
             assert!(
                 matches!(Locator::parse(other), Locator::Other(_)),
                 "{other}"

@@ -1,10 +1,11 @@
 //! A node: one image file that was opened.
 
+use super::name::Opening;
 use crate::error::{Error, Result};
 use crate::image::{Extents, Image};
 use crate::source::Source;
 use backchain_format::Format;
-use backchain_format::qcow2::Backing;
+use backchain_format::qcow2::{Backing, incompatible};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
@@ -72,6 +73,8 @@ pub struct Node {
     pub key: String,
     /// Its bytes.
     pub source: Source,
+    /// What was asked for: its name taken apart.
+    pub opened: Opening,
     /// How its format is known.
     pub origin: FormatOrigin,
     /// What the first bytes say it is, whatever it was opened as.
@@ -91,6 +94,16 @@ pub struct Node {
 }
 
 impl Node {
+    /// Whether there is a file at all (`null-co` has none).
+    pub fn has_file(&self) -> bool {
+        matches!(self.opened.file, super::OpeningFile::Named(_))
+    }
+
+    /// Its name as QEMU shows it: the path, or `json:{...}` when there is more to say.
+    pub fn title(&self) -> &str {
+        self.opened.shown.as_deref().unwrap_or(&self.name)
+    }
+
     /// The node whose file holds this image's guest data: the external data file, else itself.
     pub fn data_node(&self) -> &Node {
         self.data.as_deref().unwrap_or(self)
@@ -101,6 +114,38 @@ impl Node {
         self.image
             .as_ref()
             .map_err(|e| e.duplicate().about(&self.name))
+    }
+
+    /// The same node with its data file, or why that is not open.
+    pub(super) fn with_data(&self, data: Result<Arc<Node>>) -> Self {
+        let (data, data_error) = match data {
+            Ok(data) => (Some(data), None),
+            Err(error) => (None, Some(error)),
+        };
+        Self {
+            id: self.id,
+            name: self.name.clone(),
+            key: self.key.clone(),
+            source: Arc::clone(&self.source),
+            opened: self.opened.clone(),
+            origin: self.origin,
+            probed: self.probed,
+            image: self
+                .image
+                .as_ref()
+                .map(Image::clone)
+                .map_err(Error::duplicate),
+            fingerprint: self.fingerprint,
+            allocated: self.allocated,
+            data,
+            data_error,
+        }
+    }
+
+    /// Whether its header says that guest data is in an external data file.
+    pub fn wants_data_file(&self) -> bool {
+        let image = self.image.as_ref().ok().and_then(Image::as_qcow2);
+        image.is_some_and(|image| image.head.header.has(incompatible::DATA_FILE))
     }
 
     /// The link in its header.
@@ -116,8 +161,17 @@ impl Node {
     /// Its extents from guest byte `start` on.
     pub fn extents(&self, start: u64) -> Result<Extents> {
         self.image()?
-            .extents(&self.source, start)
+            .extents(&self.source, self.data_source()?, start)
             .map_err(|e| self.blame(e))
+    }
+
+    /// The bytes that places of guest data are in.
+    fn data_source(&self) -> Result<&Source> {
+        match (&self.data, &self.data_error) {
+            (Some(data), _) => Ok(&data.source),
+            (None, Some(error)) => Err(error.duplicate()),
+            (None, None) => Ok(&self.source),
+        }
     }
 
     /// The last component of its name.

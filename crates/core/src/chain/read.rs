@@ -35,7 +35,8 @@ impl Unpacked {
     pub(crate) fn read(&mut self, node: &Node, extent: &Extent, buf: &mut [u8]) -> Result<()> {
         match extent.place {
             Place::Data { host } => {
-                read_padded(node.source.as_ref(), host.0, buf).map_err(|e| node.blame(e))
+                let data = node.data_node();
+                read_padded(data.source.as_ref(), host.0, buf).map_err(|e| data.blame(e))
             }
             Place::Compressed { host, len, skip } => {
                 self.unpack(node, host.0, len).map_err(|e| node.blame(e))?;

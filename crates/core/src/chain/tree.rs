@@ -1,156 +1,25 @@
 //! The tree: any set of files with the backing links between them.
 
-use super::gate::{Denied, Gate, Granted, Request};
 use super::layers::Chain;
-use super::node::{Fingerprint, FormatOrigin, Link, Node, NodeId};
+use super::node::{FormatOrigin, Link, Node, NodeId};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::Image;
-use crate::source::read_padded;
-use backchain_format::probe::PROBE_BYTES;
-use backchain_format::{Format, probe};
+use backchain_format::Format;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Files and the links between them. A file is in the tree once, however many links lead to it.
 #[derive(Debug, Default)]
 pub struct Tree {
-    nodes: Vec<Arc<Node>>,
-    links: Vec<Link>,
-    by_key: HashMap<String, NodeId>,
+    pub(super) nodes: Vec<Arc<Node>>,
+    pub(super) links: Vec<Link>,
+    pub(super) by_key: HashMap<String, NodeId>,
     given_up: HashSet<NodeId>,
 }
-
-/// More files than anybody has in one tree; stops a hostile gate from filling the memory.
-const MAX_NODES: usize = 10_000;
 
 impl Tree {
     /// An empty tree.
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// Opens the file `name` and, one after the other, all its backing files. `format` overrides
-    /// what the file looks like. Fails only when `name` itself cannot be opened as a file:
-    /// damage and broken links are recorded in the tree.
-    pub fn add(&mut self, gate: &dyn Gate, name: &str, format: Option<Format>) -> Result<NodeId> {
-        let id = self.add_one(gate, name, format)?;
-        let mut at = id;
-        while let Some(next) = self.follow(gate, at) {
-            at = next;
-        }
-        Ok(id)
-    }
-
-    /// Opens the file `name` alone. Its link, if any, counts as not granted.
-    pub fn add_one(
-        &mut self,
-        gate: &dyn Gate,
-        name: &str,
-        format: Option<Format>,
-    ) -> Result<NodeId> {
-        let granted = gate
-            .open(Request {
-                name,
-                referrer: None,
-            })
-            .map_err(|d| denied(d, name))?;
-        let origin = if format.is_some() {
-            FormatOrigin::Given
-        } else {
-            FormatOrigin::Probed
-        };
-        self.insert(granted, format, origin)
-    }
-
-    /// Opens the backing file of `id`. Returns it when it is new to the tree.
-    fn follow(&mut self, gate: &dyn Gate, id: NodeId) -> Option<NodeId> {
-        if !matches!(self.link(id), Link::Broken(e) if e.kind() == ErrorKind::NotGranted) {
-            return None;
-        }
-        let node = Arc::clone(self.node(id));
-        let backing = node.backing()?;
-        let known = self.nodes.len();
-        let opened = gate
-            .open(Request {
-                name: &backing.name,
-                referrer: Some(&node),
-            })
-            .map_err(|d| denied(d, &backing.name))
-            .and_then(
-                |granted| match backing.format.as_deref().map(str::parse::<Format>) {
-                    None => self.insert(granted, None, FormatOrigin::Probed),
-                    Some(Ok(format)) => self.insert(granted, Some(format), FormatOrigin::Label),
-                    Some(Err(e)) => Err(Error::new(
-                        ErrorKind::Unsupported,
-                        format!("backing format: {e}"),
-                    )
-                    .about(&granted.name)),
-                },
-            );
-        let link = match opened {
-            Ok(to) => Link::To(to),
-            Err(error) => Link::Broken(error),
-        };
-        let next = match link {
-            Link::To(to) if self.nodes.len() > known => Some(to),
-            _ => None,
-        };
-        if let Some(slot) = self.links.get_mut(index(id)) {
-            *slot = link;
-        }
-        next
-    }
-
-    fn insert(
-        &mut self,
-        granted: Granted,
-        format: Option<Format>,
-        origin: FormatOrigin,
-    ) -> Result<NodeId> {
-        if let Some(&id) = self.by_key.get(&granted.key) {
-            return Ok(id);
-        }
-        if self.nodes.len() >= MAX_NODES {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("more than {MAX_NODES} files in one tree"),
-            ));
-        }
-        let name = granted.name;
-        let source = granted.source;
-        let mut head = [0; PROBE_BYTES];
-        read_padded(source.as_ref(), 0, &mut head).map_err(|e| Error::from(e).about(&name))?;
-        let probed = probe(&head);
-        let fingerprint = Fingerprint::of(source.as_ref(), granted.modified)
-            .map_err(|e| Error::from(e).about(&name))?;
-        let image = Image::open(source.as_ref(), format.unwrap_or(probed));
-        let id = NodeId(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
-        let link = match image.as_ref().ok().and_then(Image::backing) {
-            Some(backing) => Link::Broken(
-                Error::new(
-                    ErrorKind::NotGranted,
-                    format!("backing file '{}' was not opened", backing.name),
-                )
-                .about(&name),
-            ),
-            None => Link::None,
-        };
-        self.by_key.insert(granted.key.clone(), id);
-        self.links.push(link);
-        self.nodes.push(Arc::new(Node {
-            id,
-            name,
-            key: granted.key,
-            source,
-            origin,
-            probed,
-            image,
-            fingerprint,
-            allocated: granted.allocated,
-            data: None,
-            data_error: None,
-        }));
-        Ok(id)
     }
 
     /// All nodes in the order they were opened.
@@ -199,6 +68,12 @@ impl Tree {
             .collect()
     }
 
+    /// The images that have `id` as their external data file.
+    pub fn data_owners(&self, id: NodeId) -> Vec<NodeId> {
+        let owns = |node: &&Arc<Node>| node.data.as_ref().is_some_and(|data| data.id == id);
+        self.nodes.iter().filter(owns).map(|n| n.id).collect()
+    }
+
     /// Gives an image up: it is invalid already, so what it reads need not be kept, and it is
     /// nobody's overlay that would have to be looked after.
     pub fn give_up(&mut self, id: NodeId) {
@@ -217,13 +92,14 @@ impl Tree {
         children
     }
 
-    /// Everything that reaches `id` through backing links, nearest first; without `id` itself.
+    /// Everything that reads `id` through backing links, or as its data file, nearest first;
+    /// without `id` itself.
     pub fn dependents(&self, id: NodeId) -> Vec<NodeId> {
         let mut found = vec![id];
         let mut next = 0;
         while let Some(&at) = found.get(next) {
             next += 1;
-            for child in self.children(at) {
+            for child in self.children(at).into_iter().chain(self.data_owners(at)) {
                 if !found.contains(&child) {
                     found.push(child);
                 }
@@ -284,6 +160,9 @@ impl Tree {
                 return Err(Error::new(ErrorKind::WrongLabel, message).about(&node.name));
             }
             node.image()?;
+            if let Some(error) = &node.data_error {
+                return Err(error.duplicate().about(&node.name));
+            }
             layers.push(Arc::clone(node));
             at = match self.link(id) {
                 Link::None => None,
@@ -295,26 +174,6 @@ impl Tree {
     }
 }
 
-fn index(id: NodeId) -> usize {
+pub(super) fn index(id: NodeId) -> usize {
     backchain_format::bytes::to_usize(u64::from(id.0))
-}
-
-fn denied(denied: Denied, name: &str) -> Error {
-    let (kind, message) = match &denied {
-        Denied::NotFound => (ErrorKind::NotFound, format!("file '{name}' was not found")),
-        Denied::NotGranted(why) => (
-            ErrorKind::NotGranted,
-            format!("file '{name}' was not opened: {why}"),
-        ),
-        Denied::Unsupported(why) => (ErrorKind::Unsupported, why.clone()),
-        Denied::InUse(why) => (ErrorKind::InUse, why.clone()),
-        Denied::Io(error) => {
-            let kind = match error.kind() {
-                std::io::ErrorKind::NotFound => ErrorKind::NotFound,
-                _ => ErrorKind::Io,
-            };
-            (kind, format!("file '{name}' could not be opened: {error}"))
-        }
-    };
-    Error::new(kind, message)
 }

@@ -86,14 +86,16 @@ impl Image {
 
     /// The image's extents from guest byte `start` on, in guest order and coalesced, up to its
     /// virtual size.
-    pub fn extents(&self, source: &Source, start: u64) -> Result<Extents> {
+    /// `data`: the file with the guest data; `source` itself but for an external data file.
+    pub fn extents(&self, source: &Source, data: &Source, start: u64) -> Result<Extents> {
         let cursor = match self {
             Image::Raw { size, offset } => {
                 Cursor::Raw(RawCursor::new(source.clone(), *offset, *size, start))
             }
             Image::Qcow2(image) => {
                 image.check_readable()?;
-                Cursor::Qcow2(Box::new(Qcow2Cursor::new(source.clone(), image, start)))
+                let cursor = Qcow2Cursor::new(source.clone(), image, data.len(), start);
+                Cursor::Qcow2(Box::new(cursor))
             }
         };
         Ok(Extents {

@@ -5,7 +5,6 @@ use crate::source::{ReadAt, read_padded};
 use backchain_format::bytes::{to_u64, to_usize};
 use backchain_format::qcow2::{
     BitmapDirectoryEntry, CryptMethod, Head, L1Entry, L2Layout, SnapshotEntry, autoclear,
-    incompatible,
 };
 
 /// QEMU's limit for the bytes of a snapshot table.
@@ -86,11 +85,6 @@ impl Qcow2 {
                 ErrorKind::Unsupported,
                 "the image is encrypted, which is not supported yet",
             ));
-        }
-        if header.has(incompatible::DATA_FILE) {
-            let message =
-                "the image keeps its data in an external data file, which is not supported yet";
-            return Err(Error::new(ErrorKind::Unsupported, message));
         }
         Ok(())
     }

@@ -20,6 +20,8 @@ pub(super) struct Qcow2Cursor {
     layout: L2Layout,
     size: u64,
     file_len: u64,
+    /// Length of the file with the guest data.
+    data_len: u64,
     pos: u64,
     l1: TableSlice,
     l1_table: HostOffset,
@@ -59,10 +61,11 @@ impl TableSlice {
 }
 
 impl Qcow2Cursor {
-    pub(super) fn new(source: Source, image: &Qcow2, pos: u64) -> Self {
+    pub(super) fn new(source: Source, image: &Qcow2, data_len: u64, pos: u64) -> Self {
         let header = &image.head.header;
         Self {
             file_len: source.len(),
+            data_len,
             source,
             layout: image.layout(),
             size: header.size,
@@ -158,7 +161,7 @@ impl Qcow2Cursor {
 
     /// The longest piece from the current position on within one slice of the L2 `table`.
     fn in_table(&mut self, table: HostOffset) -> Result<Extent> {
-        let (layout, size, file_len, pos) = (self.layout, self.size, self.file_len, self.pos);
+        let (layout, size, data_len, pos) = (self.layout, self.size, self.data_len, self.pos);
         let cluster = layout.cluster.bytes();
         let first = layout.cluster.align_down(pos);
         let index = pos % layout.table_span() / cluster;
@@ -180,7 +183,9 @@ impl Qcow2Cursor {
         for entry in words.chunks_exact(to_usize(layout.entry_len())) {
             let bits = be64(entry, 0).unwrap_or(0);
             let bitmap = be64(entry, 8).unwrap_or(0);
-            if let Some(defect) = L2Entry::defect(bits, bitmap, layout) {
+            let defect = L2Entry::defect(bits, bitmap, layout)
+                .or_else(|| L2Entry::from_bits(bits, bitmap, layout).misplaced(start, layout));
+            if let Some(defect) = defect {
                 if found.is_some() {
                     break;
                 }
@@ -197,7 +202,7 @@ impl Qcow2Cursor {
                 if from >= to {
                     return ControlFlow::Continue(());
                 }
-                let (piece, whole) = within_file(piece.slice(from, to - from), file_len);
+                let (piece, whole) = within_file(piece.slice(from, to - from), data_len);
                 let joined = match &mut found {
                     Some(found) => found.merge(&piece),
                     none => {

@@ -5,7 +5,7 @@
 //! are made where they are read, a piece at a time.
 
 use super::{CreateOptions, MetadataKind, Preallocation, Stage, Step, StepQueue};
-use crate::chain::{Fingerprint, FormatOrigin, Node, NodeId};
+use crate::chain::{Fingerprint, FormatOrigin, Node, NodeId, Opening};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::source::{ReadAt, Source};
@@ -166,6 +166,7 @@ impl Blank {
         Ok(Arc::new(Node {
             id,
             name: name.to_owned(),
+            opened: Opening::plain(name.to_owned()),
             key: String::new(),
             origin: FormatOrigin::Given,
             probed: Format::Qcow2,

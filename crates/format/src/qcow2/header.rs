@@ -446,6 +446,7 @@ impl Header {
             cluster: self.cluster,
             extended: self.has(incompatible::EXTENDED_L2),
             zero_flag: matches!(self.version, Version::V3),
+            data_file: self.has(incompatible::DATA_FILE),
         }
     }
 

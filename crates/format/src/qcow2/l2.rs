@@ -16,6 +16,9 @@ pub struct L2Layout {
     pub extended: bool,
     /// Version 3 and up: bit 0 of a standard entry means zero.
     pub zero_flag: bool,
+    /// Clusters are in an external data file, each at its guest offset: a host offset of 0 with
+    /// the copied flag is a cluster there.
+    pub data_file: bool,
 }
 
 impl L2Layout {
@@ -101,7 +104,9 @@ impl L2Entry {
             };
         }
         let host = bits & OFFSET_MASK;
-        let host = (host != 0).then_some(HostOffset(host));
+        // The first cluster of a data file is at offset 0, where nothing else can be.
+        let first = layout.data_file && copied && (layout.extended || bits & ZERO == 0);
+        let host = (host != 0 || first).then_some(HostOffset(host));
         let kind = match host {
             _ if layout.zero_flag && !layout.extended && bits & ZERO != 0 => L2Kind::Zero { host },
             Some(host) => L2Kind::Standard { host },
@@ -144,6 +149,19 @@ impl L2Entry {
         }
     }
 
+    /// What is wrong with the entry for guest offset `guest` of an image with an external data
+    /// file, if anything: clusters are where they are on the disk, and nothing is compressed.
+    pub fn misplaced(&self, guest: u64, layout: L2Layout) -> Option<&'static str> {
+        match self.kind {
+            _ if !layout.data_file => None,
+            L2Kind::Compressed(_) => Some("compressed cluster in an image with a data file"),
+            L2Kind::Standard { host } | L2Kind::Zero { host: Some(host) } if host.0 != guest => {
+                Some("the offset in the data file is not the guest offset")
+            }
+            _ => None,
+        }
+    }
+
     /// The two words to store; the second is 0 for 8-byte entries. `None` for a compressed
     /// cluster that does not fit its descriptor.
     pub fn to_bits(self, layout: L2Layout) -> Option<(u64, u64)> {
@@ -172,6 +190,7 @@ mod tests {
             cluster: ClusterSize::from_bits(16).unwrap(),
             extended,
             zero_flag,
+            data_file: false,
         }
     }
 
@@ -209,6 +228,26 @@ mod tests {
         let (bits, bitmap) = entry.to_bits(layout).unwrap();
         assert_eq!(L2Entry::from_bits(bits, bitmap, layout), entry);
         assert_eq!(L2Entry::defect(bits, bitmap, layout), None);
+    }
+
+    #[test]
+    fn the_first_cluster_of_a_data_file_is_at_offset_0() {
+        let mut layout = layout(false, true);
+        let first = 1 << 63;
+        assert_eq!(
+            L2Entry::from_bits(first, 0, layout).kind,
+            L2Kind::Unallocated
+        );
+        layout.data_file = true;
+        let entry = L2Entry::from_bits(first, 0, layout);
+        let host = HostOffset(0);
+        assert_eq!(entry.kind, L2Kind::Standard { host });
+        assert_eq!(entry.to_bits(layout), Some((first, 0)));
+        assert_eq!(entry.misplaced(0, layout), None);
+        assert!(entry.misplaced(0x10000, layout).is_some());
+        assert_eq!(L2Entry::from_bits(0, 0, layout).kind, L2Kind::Unallocated);
+        let zero = L2Entry::from_bits(first | 1, 0, layout);
+        assert_eq!(zero.kind, L2Kind::Zero { host: None });
     }
 
     #[test]

@@ -39,6 +39,7 @@ impl Shape {
                 cluster,
                 extended: format.extended,
                 zero_flag: format.v3,
+                data_file: false,
             },
             width: RefcountWidth::from_order(format.refcount_order).expect("order up to 6"),
             size: spec.size,
