@@ -123,6 +123,15 @@ impl Node {
             Err(error) => (None, Some(error)),
         };
         Self {
+            data,
+            data_error,
+            ..self.duplicate()
+        }
+    }
+
+    /// The same node again, for another view of the same file.
+    pub(super) fn duplicate(&self) -> Self {
+        Self {
             id: self.id,
             name: self.name.clone(),
             key: self.key.clone(),
@@ -137,8 +146,8 @@ impl Node {
                 .map_err(Error::duplicate),
             fingerprint: self.fingerprint,
             allocated: self.allocated,
-            data,
-            data_error,
+            data: self.data.clone(),
+            data_error: self.data_error.as_ref().map(Error::duplicate),
         }
     }
 

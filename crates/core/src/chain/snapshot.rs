@@ -28,17 +28,8 @@ impl Node {
         };
         let view = image.at_snapshot(snapshot).map_err(|e| self.blame(e))?;
         Ok(Self {
-            id: self.id,
-            name: self.name.clone(),
-            key: self.key.clone(),
-            source: self.source.clone(),
-            origin: self.origin,
-            probed: self.probed,
             image: Ok(Image::Qcow2(Box::new(view))),
-            fingerprint: self.fingerprint,
-            allocated: self.allocated,
-            data: self.data.clone(),
-            data_error: self.data_error.as_ref().map(Error::duplicate),
+            ..self.duplicate()
         })
     }
 }
