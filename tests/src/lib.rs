@@ -3,6 +3,7 @@
 
 pub mod differential;
 pub mod malformed;
+pub mod soak;
 
 use std::collections::BTreeMap;
 use std::env;

@@ -9,6 +9,7 @@ mod cmd;
 mod serve;
 mod setup;
 mod size;
+mod soak;
 mod stamp;
 mod test;
 
@@ -29,6 +30,8 @@ Usage: cargo xtask COMMAND
   build [cli|web|docs]             target/release/backchain, its manual pages, and dist/
   test [lint|native|wasm|browser]  every test, or one kind of them
   bench [ARGUMENTS]                measure against qemu-img
+  soak [--sequences N] [--seed N] [--threads N]
+                                   random operations by both programs, against a model
   setup                            install the tools of all commands, and do nothing else
 
 What is missing is installed first: Rust components with rustup, trunk and wasm-bindgen into
@@ -83,6 +86,7 @@ fn dispatch() -> Result<ExitCode> {
             return test::run(&kinds);
         }
         "bench" => bench::run(args.raw_args()?.collect::<Vec<OsString>>())?,
+        "soak" => soak::run_with(&args.raw_args()?.collect::<Vec<OsString>>())?,
         "setup" => {
             no_more(&mut args)?;
             setup::everything()?;
