@@ -221,7 +221,7 @@ impl Op {
             }
             Op::Resize { size } => {
                 // Neither program resizes a version 2 image with snapshots.
-                let fits = *size > 0 && !(top.is_v2() && !top.snapshots.is_empty());
+                let fits = *size > 0 && (!top.is_v2() || top.snapshots.is_empty());
                 // QEMU leaves the rest of a last cluster as it was, and growing shows it.
                 let cluster = top.features.as_ref().map_or(512, |f| f.cluster);
                 fits && (*size > top.size() || *size < top.size() && size % cluster == 0)
