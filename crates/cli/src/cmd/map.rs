@@ -115,7 +115,7 @@ fn human(chain: &Chain, map: Map) -> Outcome {
         let file = chain
             .layers()
             .get(entry.depth)
-            .map_or("", |node| node.name.as_str());
+            .map_or("", |node| node.data_node().name.as_str());
         // C's `%#x` has no prefix for zero.
         let hex = |n: u64| {
             if n == 0 {

@@ -173,7 +173,7 @@ impl Map {
         let Some(layer) = self.layers.get(depth) else {
             return Ok((len, false));
         };
-        let source = &layer.node.source;
+        let source = &layer.node.data_node().source;
         let data = if host < source.len() {
             source.data_at(host).map_err(|e| layer.node.blame(e))?
         } else {

@@ -153,6 +153,15 @@ impl Stage for Empty {
         if end < self.node.source.len() {
             out.push(Step::SetLen { to, len: end });
         }
+        if let Some(data) = &self.node.data {
+            // Nothing refers to what is in it any more; that is durable.
+            let len = data.source.len();
+            let (to, dst) = (data.id, HostOffset(0));
+            if len > 0 {
+                out.push(Step::Discard { to, dst, len });
+            }
+            out.push(Step::Seal { node: data.id });
+        }
         out.push(Step::Seal { node: to });
         Ok(false)
     }

@@ -14,6 +14,10 @@ pub(super) fn header_writable(tree: &Tree, node: &Node) -> Result<()> {
         );
         return Err(Error::new(ErrorKind::WrongLabel, message).about(&node.name));
     }
+    if !node.has_file() {
+        let message = "there is no file to write to";
+        return Err(Error::new(ErrorKind::Invalid, message).about(&node.name));
+    }
     let Some(image) = node.image()?.as_qcow2() else {
         return Ok(());
     };
@@ -44,6 +48,14 @@ pub(super) fn data_writable(tree: &Tree, node: &Node) -> Result<()> {
 /// Fails when a disk cannot grow: snapshots of version 2 do not record their disk's size.
 pub(super) fn can_grow(node: &Node) -> Result<()> {
     let Some(image) = node.image()?.as_qcow2() else {
+        if node
+            .opened
+            .window
+            .is_some_and(|window| window.size.is_some())
+        {
+            let message = "Cannot resize fixed-size raw disks";
+            return Err(Error::new(ErrorKind::Unsupported, message).about(&node.name));
+        }
         return Ok(());
     };
     if image.head.is_v3() || image.head.header.snapshots == 0 {
@@ -63,13 +75,40 @@ pub(super) fn data_writable_beside_snapshots(tree: &Tree, node: &Node) -> Result
     let header = &image.head.header;
     let reason = if header.crypt != CryptMethod::None {
         "the image is encrypted; writing to encrypted images is not supported yet".to_owned()
-    } else if header.has(incompatible::DATA_FILE) {
-        "the image has an external data file; writing to such images is not supported yet"
-            .to_owned()
     } else {
-        return Ok(());
+        return data_file_writable(tree, node);
     };
     Err(Error::new(ErrorKind::Unsupported, reason).about(&node.name))
+}
+
+/// Fails when the external data file of `node`, if it has one, is not there or not its own.
+fn data_file_writable(tree: &Tree, node: &Node) -> Result<()> {
+    if !node.wants_data_file() {
+        return Ok(());
+    }
+    let Some(data) = &node.data else {
+        let error = node.data_error.as_ref().map(Error::duplicate);
+        let missing = || Error::new(ErrorKind::NotFound, "the external data file is missing");
+        return Err(error.unwrap_or_else(missing).about(&node.name));
+    };
+    let others = tree.data_owners(data.id).len() > 1 || !tree.children(data.id).is_empty();
+    if others {
+        let message = format!(
+            "its data file '{}' is used by another image too, which would read differently",
+            data.name
+        );
+        return Err(Error::new(ErrorKind::Refused, message).about(&node.name));
+    }
+    let snapshots = node
+        .image()?
+        .as_qcow2()
+        .map_or(0, |i| i.head.header.snapshots);
+    if snapshots > 0 {
+        let message = "the image has internal snapshots and an external data file, which do not \
+                       go together";
+        return Err(Error::new(ErrorKind::Refused, message).about(&node.name));
+    }
+    Ok(())
 }
 
 /// Fails when `node` has internal snapshots: the change would alter what they read, silently.

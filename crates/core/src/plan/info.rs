@@ -20,7 +20,13 @@ impl<'a> InfoBuilder<'a> {
     /// The plan reads these files.
     pub(super) fn read(&mut self, nodes: &[Arc<Node>]) {
         for node in nodes {
-            self.file(node.id);
+            // Zeros are no file.
+            if node.has_file() {
+                self.file(node.id);
+            }
+            if let Some(data) = &node.data {
+                self.file(data.id);
+            }
         }
     }
 
@@ -40,8 +46,16 @@ impl<'a> InfoBuilder<'a> {
         &mut files[index]
     }
 
-    /// The plan writes this file.
+    /// The plan writes this image: its file, and its data file.
     pub(super) fn written(&mut self, id: NodeId) {
+        self.relinked(id);
+        if let Some(data) = &self.tree.node(id).data {
+            self.file(data.id).written = true;
+        }
+    }
+
+    /// The plan writes the image's own file only.
+    pub(super) fn relinked(&mut self, id: NodeId) {
         self.file(id).written = true;
     }
 

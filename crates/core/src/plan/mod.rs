@@ -10,6 +10,7 @@ mod commit;
 mod convert;
 mod create;
 mod create_blank;
+mod data_file;
 mod empty;
 mod flow;
 mod granules;

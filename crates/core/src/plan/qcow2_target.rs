@@ -6,6 +6,7 @@
 //! and refcounts go down one window later.
 
 use super::bitmaps::Bitmaps;
+use super::data_file::DataFile;
 use super::flow::{Flow, Piece};
 use super::granules::{State, Subs};
 use super::link::{HeadCell, header_write};
@@ -31,6 +32,8 @@ pub(crate) struct Qcow2Target {
     pub(super) tables: Tables,
     pub(super) refcounts: Refcounts,
     durable: bool,
+    /// Where guest data is, when not in the image's own file.
+    data: Option<DataFile>,
     /// Bitmaps that record what changes; none when the guest view stays the same.
     bitmaps: Option<Bitmaps>,
     /// Host clusters that guest data must not be written over, whatever an L2 entry says.
@@ -61,6 +64,7 @@ impl Qcow2Target {
             v3: header.version == Version::V3,
             head,
             durable,
+            data: DataFile::of(node),
             bitmaps: None,
             removed: Vec::new(),
             moved: 0,
@@ -88,7 +92,12 @@ impl Qcow2Target {
             bitmaps.begin(out);
         }
         match size {
-            Some(size) => self.grow_l1(size, out),
+            Some(size) => {
+                if let Some(data) = &mut self.data {
+                    data.grow(size, out);
+                }
+                self.grow_l1(size, out)
+            }
             None => Ok(()),
         }
     }
@@ -136,13 +145,18 @@ impl Qcow2Target {
             tables = bitmaps.store(size.unwrap_or(0).max(old_size), &mut self.refcounts, out)?;
         }
         self.flush(out, false, tables)?;
+        if let Some(data) = &mut self.data {
+            data.sync(out);
+        }
         if let Some(size) = size.filter(|&size| size > old_size) {
             self.sync(out);
             self.head.lock().header.size = size;
             out.push(self.header_write());
         }
-        if let Some(bitmaps) = &self.bitmaps {
+        if self.bitmaps.is_some() {
             self.sync(out);
+        }
+        if let Some(bitmaps) = &self.bitmaps {
             bitmaps.finish(out);
         }
         while !self.removed.is_empty() || self.refcounts.has_droppable() {
@@ -158,8 +172,11 @@ impl Qcow2Target {
         header_write(self.node.id, &self.head.lock())
     }
 
-    fn sync(&self, out: &mut StepQueue) {
+    fn sync(&mut self, out: &mut StepQueue) {
         if self.durable {
+            if let Some(data) = &mut self.data {
+                data.sync(out);
+            }
             out.push(Step::Sync { node: self.node.id });
         }
     }
@@ -218,12 +235,14 @@ impl Qcow2Target {
         let entry = self.tables.get(number)?;
         let before = State::of(entry, self.layout);
         let mut state = before.clone();
-        if let Some(host) = state.host
+        if self.data.is_none()
+            && let Some(host) = state.host
             && !(entry.copied || self.refcounts.is_sole(host)?)
         {
             state.shared = true;
         }
-        if let Some(host) = state.host
+        if self.data.is_none()
+            && let Some(host) = state.host
             && self
                 .metadata
                 .contains(&(host.0 >> self.layout.cluster.bits()))
@@ -255,6 +274,9 @@ impl Qcow2Target {
                     continue;
                 }
                 if self.v3 {
+                    if let Some(file) = self.data.as_mut().filter(|file| file.raw) {
+                        file.zero(parts, out);
+                    }
                     state.allocated &= !bit;
                     state.zero |= bit;
                     continue;
@@ -269,7 +291,10 @@ impl Qcow2Target {
 
         let fresh = !write.is_empty() && (rewrite || state.host.is_none());
         if fresh {
-            state.host = Some(self.refcounts.allocate(1)?);
+            state.host = Some(match self.data {
+                Some(_) => HostOffset(start),
+                None => self.refcounts.allocate(1)?,
+            });
         }
         for (bit, in_place, parts) in write {
             state.allocated |= bit;
@@ -278,7 +303,14 @@ impl Qcow2Target {
                 let Some(host) = state.host else { continue };
                 let dst = host.plus(piece.start - start);
                 self.moved += piece.len;
-                if let Some(step) = store(piece, self.node.id, dst, fresh) {
+                let (to, zeros) = match &mut self.data {
+                    None => (self.node.id, fresh),
+                    Some(data) => {
+                        data.touch();
+                        (data.id, data.is_fresh(dst))
+                    }
+                };
+                if let Some(step) = store(piece, to, dst, zeros) {
                     out.push(step);
                 }
             }
@@ -299,10 +331,11 @@ impl Qcow2Target {
             return Ok(());
         }
         let bits = self.layout.cluster.bits();
+        let counted = self.data.is_none();
         if state.allocated == 0 && !before.is_kept_by(&state) {
             state.host = None;
         }
-        if fresh || state.host.is_none() {
+        if counted && (fresh || state.host.is_none()) {
             if let Some(host) = before.host {
                 self.refcounts.drop_reference(host.0 >> bits);
             }
@@ -333,7 +366,7 @@ pub(super) fn store(
     let from = node.id;
     match piece.place {
         Place::Data { host: src } => Some(Step::Copy {
-            from,
+            from: node.data_node().id,
             src,
             to,
             dst,
@@ -426,6 +459,9 @@ impl Stage for Qcow2Stage {
         for _ in 0..BATCH {
             let Some((number, pieces)) = self.next_cluster()? else {
                 self.target.finish(self.size, out)?;
+                if let Some(data) = &self.target.data {
+                    out.push(Step::Seal { node: data.id });
+                }
                 self.seal.drain(..).for_each(|step| out.push(step));
                 return Ok(false);
             };

@@ -37,7 +37,7 @@ impl RawStage {
         }
     }
 
-    /// The same for a disk that starts at byte `offset` of the file: a window, which cannot grow.
+    /// The same for a disk that starts at byte `offset` of the file: a window.
     pub(crate) fn at(mut self, offset: u64) -> Self {
         self.offset = offset;
         self.len = self.len.saturating_sub(offset);
@@ -54,10 +54,10 @@ impl RawStage {
 impl Stage for RawStage {
     fn advance(&mut self, out: &mut StepQueue) -> Result<bool> {
         // An odd length stays as it is unless the disk grows.
-        if self.pos == 0 && self.size > raw::virtual_size(self.len) && self.offset == 0 {
+        if self.pos == 0 && self.size > raw::virtual_size(self.len) {
             out.push(Step::SetLen {
                 to: self.node,
-                len: self.size,
+                len: self.offset.saturating_add(self.size),
             });
         }
         for _ in 0..BATCH {

@@ -4,7 +4,7 @@ use super::flow::{Flow, Take};
 use super::info::InfoBuilder;
 use super::link::{HeadCell, Relink, backing_for, clear_unknown_bits};
 use super::qcow2_target::{Qcow2Stage, Qcow2Target};
-use super::{Fixed, Plan, Stage, guard, repair};
+use super::{Fixed, Plan, Stage, data_file, guard, repair};
 use crate::chain::{Chain, NodeId, Tree};
 use crate::error::{Error, ErrorKind, Result};
 use backchain_format::Format;
@@ -113,6 +113,9 @@ fn build(
     let node = chain.top();
     guard::data_writable(tree, node)?;
     guard::no_own_snapshots(node)?;
+    if backing.is_some() {
+        data_file::allows_backing(node)?;
+    }
     info.read(chain.layers());
     let new_base = under.as_ref().map(|c| c.top().id);
     if let Some(under) = &under {
@@ -145,8 +148,11 @@ pub(super) fn plan_relink(
 ) -> Result<Plan> {
     let node = tree.node(overlay);
     guard::header_writable(tree, node)?;
+    if name.is_some() {
+        data_file::allows_backing(node)?;
+    }
     let mut info = InfoBuilder::new(tree);
-    info.written(overlay);
+    info.relinked(overlay);
     info.link(overlay, base);
     if let Some(base) = base {
         // The chain below may be broken on purpose (relinking from the top down), but a loop

@@ -167,14 +167,14 @@ impl Tables {
         } else {
             0
         };
-        match L2Entry::defect(bits, bitmap, layout) {
-            Some(defect) => {
-                let guest = cluster << layout.cluster.bits();
-                Err(self.corrupt(format!(
-                    "L2 entry {bits:#x} for guest offset {guest:#x}: {defect}"
-                )))
-            }
-            None => Ok(L2Entry::from_bits(bits, bitmap, layout)),
+        let guest = cluster << layout.cluster.bits();
+        let entry = L2Entry::from_bits(bits, bitmap, layout);
+        let defect = L2Entry::defect(bits, bitmap, layout);
+        match defect.or_else(|| entry.misplaced(guest, layout)) {
+            Some(defect) => Err(self.corrupt(format!(
+                "L2 entry {bits:#x} for guest offset {guest:#x}: {defect}"
+            ))),
+            None => Ok(entry),
         }
     }
 
