@@ -3,8 +3,10 @@
 //! `DIFFERENTIAL=commit` runs only the cases with `commit` in their file or title.
 
 use backchain_tests::backchain;
-use backchain_tests::differential::{self, case, deliberate, runner};
+use backchain_tests::differential::{self, case, deliberate, options, runner};
 use std::env;
+use std::fs;
+use std::path::Path;
 
 /// Both tools say the same and leave the same behind, but for what is listed with a reason.
 #[test]
@@ -40,4 +42,28 @@ fn both_tools_do_the_same() {
     );
     println!("{summary}");
     assert!(report.wrong.is_empty(), "{summary}");
+}
+
+/// Every option that qemu-img's help names is used by a case, or there is a reason why not.
+#[test]
+fn every_option_has_a_case() {
+    let directory = differential::directory();
+    let cases = case::read_all(&directory.join("cases")).unwrap_or_else(|error| panic!("{error}"));
+    let excuses = options::read_excuses(&directory.join("options.toml"))
+        .unwrap_or_else(|error| panic!("{error}"));
+    let rows = options::table(&cases).unwrap_or_else(|error| panic!("{error}"));
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("differential-options.md");
+    fs::write(&path, options::render(&rows, &excuses)).expect("the table can be written");
+    let wrong = options::wrong(&rows, &excuses);
+    println!("{}", wrong.join("\n"));
+    let used = rows.iter().filter(|row| !row.cases.is_empty()).count();
+    let summary = format!(
+        "{} options, {used} with a case, {} with a reason why not, {} wrong; see {}",
+        rows.len(),
+        excuses.len(),
+        wrong.len(),
+        path.display()
+    );
+    println!("{summary}");
+    assert!(rows.len() > 200 && wrong.is_empty(), "{summary}");
 }

@@ -8,6 +8,7 @@ pub mod case;
 pub mod deliberate;
 mod judge;
 mod normal;
+pub mod options;
 pub mod runner;
 mod setup;
 mod tool;
