@@ -33,12 +33,12 @@ pub(crate) struct Cli {
 const EXIT_CODES: &str = "Exit codes:
   0    done; for compare: the images are identical
   1    failed; for compare: the images differ; for check: it could not be completed
-  2    check: the image is corrupt; compare: it failed
-  3    check: clusters are leaked
+  2    check: the image is corrupt; compare: an image could not be opened
+  3    check: clusters are leaked; compare: the tables of an image could not be read
   4    refused before anything was written, where qemu-img would go on: other images depend on
        the file, a backing file is not of the format recorded for it, backing files form a loop,
        internal snapshots would change, the image is marked corrupt, or it uses a feature that
-       this version does not write
+       this version does not write; compare: the data of an image could not be read
   63   check: the format has no checks
   130  stopped by Ctrl-C; every image is valid, and running the command again completes it";
 

@@ -10,8 +10,14 @@ pub(crate) mod code {
     pub(crate) const OK: u8 = 0;
     /// It failed; for `check`: it could not be checked; for `compare`: the images differ.
     pub(crate) const FAILED: u8 = 1;
-    /// `check`: the image is corrupt; `compare`: it failed.
+    /// `check`: the image is corrupt.
     pub(crate) const CORRUPT: u8 = 2;
+    /// `compare`: an image could not be opened.
+    pub(crate) const NOT_COMPARED: u8 = 2;
+    /// `compare`: the tables of an image could not be read.
+    pub(crate) const NOT_MAPPED: u8 = 3;
+    /// `compare`: the data of an image could not be read.
+    pub(crate) const NOT_READ: u8 = 4;
     /// `check`: clusters are leaked.
     pub(crate) const LEAKS: u8 = 3;
     /// Refused before anything was written, where qemu-img would go on.

@@ -3,7 +3,7 @@
 use crate::failure::{Failure, code};
 use crate::keyval;
 use crate::object::{self, Object};
-use backchain::chain::{FormatOrigin, Node};
+use backchain::chain::Node;
 use backchain::format::qcow2::Extensions;
 use backchain::{Chain, Error, ErrorKind, Format, Link, NodeId, Tree};
 use backchain_native::{Durability, FsGate, GateOptions};
@@ -292,10 +292,8 @@ fn data_file_name(node: &Node) -> String {
 /// Why a file that was opened is not an image of its format.
 pub(crate) fn why_not_image(node: &Node) -> Option<String> {
     let error = node.image.as_ref().err()?;
-    if node.probed == Format::Raw && node.origin != FormatOrigin::Probed {
-        return Some("Image is not in qcow2 format".to_owned());
-    }
-    Some(error.to_string())
+    let words = error.as_qemu().map(str::to_owned);
+    Some(words.unwrap_or_else(|| error.to_string()))
 }
 
 /// The last part of a message about the file `name`.
@@ -303,8 +301,17 @@ pub(crate) fn reason(error: &Error, name: &str) -> String {
     let opening = backchain::chain::Opening::parse(name).ok();
     let path = opening.and_then(|opening| opening.path());
     let name = path.as_deref().unwrap_or(name);
+    if name.is_empty() {
+        return "The 'file' block driver requires a file name".to_owned();
+    }
     if error.kind() == ErrorKind::NotFound {
         return format!("Could not open '{name}': No such file or directory");
+    }
+    if let Some(words) = error.as_qemu() {
+        return words.to_owned();
+    }
+    if error.message().ends_with("it is a directory") {
+        return format!("'file' driver requires '{name}' to be a regular file");
     }
     // The operating system's reason, in qemu-img's frame.
     if let Some((_, why)) = error.message().split_once(" could not be opened: ") {

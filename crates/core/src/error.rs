@@ -43,6 +43,7 @@ pub struct Error {
     kind: ErrorKind,
     message: String,
     file: Option<String>,
+    qemu: Option<String>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -56,6 +57,7 @@ impl Error {
             kind,
             message: message.into(),
             file: None,
+            qemu: None,
             source: None,
         }
     }
@@ -74,6 +76,13 @@ impl Error {
         self
     }
 
+    /// Adds what qemu-img says of the same problem.
+    #[must_use]
+    pub fn with_qemu(mut self, words: impl Into<String>) -> Self {
+        self.qemu = Some(words.into());
+        self
+    }
+
     /// The matchable kind.
     pub fn kind(&self) -> ErrorKind {
         self.kind
@@ -82,6 +91,11 @@ impl Error {
     /// The message alone, without file and cause.
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// What qemu-img says of the same problem, where that is known to be something else.
+    pub fn as_qemu(&self) -> Option<&str> {
+        self.qemu.as_deref()
     }
 
     /// The file it is about, as it was opened.
@@ -100,6 +114,7 @@ impl Error {
             kind: self.kind,
             message,
             file: self.file.clone(),
+            qemu: self.qemu.clone(),
             source: None,
         }
     }
@@ -132,7 +147,10 @@ impl From<FormatError> for Error {
             Format::NoRoom => ErrorKind::Refused,
             _ => ErrorKind::Corrupt,
         };
-        Self::new(kind, error.to_string())
+        Self {
+            qemu: error.qemu.as_deref().map(str::to_owned),
+            ..Self::new(kind, error.to_string())
+        }
     }
 }
 

@@ -26,6 +26,8 @@ pub struct FormatError {
     pub message: Cow<'static, str>,
     /// Byte offset in the file at which the offending field or structure starts.
     pub offset: u64,
+    /// What qemu-img says of the same problem, where that is something else.
+    pub qemu: Option<Cow<'static, str>>,
 }
 
 impl FormatError {
@@ -54,6 +56,14 @@ impl FormatError {
             kind,
             message: message.into(),
             offset,
+            qemu: None,
         }
+    }
+
+    /// The same, with what qemu-img says of it.
+    #[must_use]
+    pub fn as_qemu(mut self, words: impl Into<Cow<'static, str>>) -> Self {
+        self.qemu = Some(words.into());
+        self
     }
 }

@@ -33,14 +33,16 @@ pub(super) fn writes(arguments: &[String]) -> bool {
 pub(super) fn output(arguments: &[String], text: &str, strictness: Strictness) -> String {
     let map = arguments.first().is_some_and(|command| command == "map");
     if let Some(json) = json(text, map, strictness) {
-        return serde_json::to_string_pretty(&json).unwrap_or_default() + "\n";
+        return serde_json::to_string_pretty(&json).unwrap_or_default();
     }
     let text = progress(text);
     let mut lines: Vec<String> = text.split('\n').map(|l| line(l, strictness)).collect();
     if map && strictness == Strictness::SameMeaning {
         lines = merge_rows(lines);
     }
-    lines.join("\n")
+    // One of qemu-img's warnings lacks the end of its last line.
+    let text = lines.join("\n");
+    text.trim_end_matches('\n').to_owned()
 }
 
 /// JSON output in its comparable form: keys sorted, without what may differ.
@@ -241,7 +243,7 @@ mod tests {
         assert_eq!(
             strict,
             "image: a\ndisk size: -\n    file length: 1 KiB (1024 bytes)\n\
-             1  one  0 B DATE 0000:00:00.000\n"
+             1  one  0 B DATE 0000:00:00.000"
         );
         let loose = output(&args("info a"), text, Strictness::SameMeaning);
         assert!(loose.contains("    file length: -\n"), "{loose}");
@@ -259,7 +261,7 @@ mod tests {
         let text = "    (0.00/100%)\r    (50.00/100%)\r    (100.00/100%)\r\nImage committed.\n";
         assert_eq!(
             output(&args("commit a"), text, Strictness::SameBytes),
-            "    (100.00/100%)\r\nImage committed.\n"
+            "    (100.00/100%)\r\nImage committed."
         );
     }
 

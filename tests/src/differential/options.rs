@@ -352,13 +352,19 @@ Arguments:
         assert!(known["-f"] && known["-o"] && !known["-p"] && !known["--enable"]);
         let text = "Recognized commands (x):\n\n  amend - Update\n  dd - Copy\n\nSupported\n";
         assert_eq!(commands(text), ["amend", "dd"]);
-        assert_eq!(keys("Options:\n  size=<size>  - Size\n  a.b=<str> - x\n"), ["size", "a.b"]);
+        assert_eq!(
+            keys("Options:\n  size=<size>  - Size\n  a.b=<str> - x\n"),
+            ["size", "a.b"]
+        );
     }
 
     #[test]
     fn what_a_run_uses() {
         let known = options_of(HELP);
-        let cases = case::parse("x", "=== a\nrun thing -pf raw --enable bs=4k --format=-q -o -g a\n");
+        let cases = case::parse(
+            "x",
+            "=== a\nrun thing -pf raw --enable bs=4k --format=-q -o -g a\n",
+        );
         let cases = cases.unwrap();
         let run = cases[0].runs().next().unwrap();
         assert_eq!(
@@ -390,6 +396,9 @@ Arguments:
         };
         assert_eq!(wrong(&rows, &[excuse("-f"), excuse("-g")]).len(), 0);
         assert_eq!(wrong(&rows, &[excuse("-f")]).len(), 1);
-        assert_eq!(wrong(&rows, &[excuse("-f"), excuse("-g"), excuse("-h")]).len(), 1);
+        assert_eq!(
+            wrong(&rows, &[excuse("-f"), excuse("-g"), excuse("-h")]).len(),
+            1
+        );
     }
 }

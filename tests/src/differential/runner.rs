@@ -109,10 +109,13 @@ fn one(case: &Case, own: &Path) -> std::result::Result<Result, String> {
         .count();
     let (before, after) = case.steps.split_at(shared);
     perform(before, &dir, &link)?;
-    setup::copy(&dir, &saved).map_err(failed)?;
+    // Both get a copy: a copy may have holes where the original has blocks that were allocated
+    // and never written.
+    fs::rename(&dir, &saved).map_err(failed)?;
+    setup::copy(&saved, &dir).map_err(failed)?;
     let left = perform(after, &dir, Path::new("qemu-img"))?;
     fs::rename(&dir, &theirs).map_err(failed)?;
-    fs::rename(&saved, &dir).map_err(failed)?;
+    setup::copy(&saved, &dir).map_err(failed)?;
     let right = perform(after, &dir, &link)?;
     let runs: Vec<_> = left.into_iter().zip(right).collect();
     let mut differences = Vec::new();

@@ -38,11 +38,14 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Outcome {
-    let verdict = verdict(options).map_err(|failure| match failure.code() {
-        code::FAILED => failure.with_code(code::CORRUPT),
+    let (verdict, progress) = verdict(options).map_err(|failure| match failure.code() {
+        code::FAILED => failure.with_code(code::NOT_COMPARED),
         _ => failure,
     })?;
+    // A percentage keeps its line until all is said; a bar makes room.
+    let progress = Some(progress).filter(|progress| !matches!(progress, Progress::Bar(_)));
     say(options, verdict)?;
+    drop(progress);
     Ok(if verdict.is_identical() {
         code::OK
     } else {
@@ -50,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     })
 }
 
-fn verdict(options: &Options) -> Result<Verdict, Failure> {
+fn verdict(options: &Options) -> Result<(Verdict, Progress), Failure> {
     let a = (&options.filename1, options.a_format.as_deref());
     let b = (&options.filename2, options.b_format.as_deref());
     let (a, b) = (
@@ -76,13 +79,14 @@ fn verdict(options: &Options) -> Result<Verdict, Failure> {
         let failure = Failure::new(&error);
         match error.kind() {
             ErrorKind::Cancelled => failure.with_code(code::INTERRUPTED),
-            _ => failure,
+            ErrorKind::Io => failure.with_code(code::NOT_READ),
+            _ => failure.with_code(code::NOT_MAPPED),
         }
     })?;
     if verdict.is_identical() {
         progress.finish();
     }
-    Ok(verdict)
+    Ok((verdict, progress))
 }
 
 fn say(options: &Options, verdict: Verdict) -> Result<(), Failure> {

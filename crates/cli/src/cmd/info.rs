@@ -35,7 +35,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
         if facts.distrusted_bitmaps {
             output::complain(
                 "warning: a program lacking bitmap support modified this file, so all bitmaps \
-                 are now considered inconsistent",
+                 are now considered inconsistent\n\
+                 Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix.",
             );
         }
         match options.output {

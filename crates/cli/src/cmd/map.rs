@@ -3,7 +3,8 @@
 use crate::args::Output;
 use crate::failure::{Failure, Outcome, code};
 use crate::open::Input;
-use crate::output::{self, size};
+use crate::output;
+use crate::output::size::{self, SizeError};
 use backchain::{Chain, Map, MapEntry, Tree};
 use clap::Args;
 use std::io::Write;
@@ -29,8 +30,15 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Outcome {
     let number = |what, text: Option<&str>| {
         let parsed = text.map(size::parse).transpose();
-        parsed.map_err(|_| {
+        parsed.map_err(|error| {
             let text = text.unwrap_or_default();
+            let below = text.trim_start().strip_prefix('-');
+            if error == SizeError::TooLarge || below.is_some_and(|size| size::parse(size).is_ok()) {
+                let limit = i64::MAX;
+                return Failure::new(format_args!(
+                    "Invalid {what} specified. Must be between 0 and {limit}."
+                ));
+            }
             Failure::new(format_args!("Invalid {what} specified: '{text}'."))
         })
     };
@@ -39,14 +47,14 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let mut tree = Tree::new();
     let gate = options.input.gate()?;
     let chain = options.input.chain(&mut tree, &gate, &options.filename)?;
-    let map = Map::new(&chain, start, length)?;
+    let map = Map::new(&chain, start, length);
     match options.output {
         Output::Human => human(&chain, map),
         Output::Json => json(map, start),
     }
 }
 
-fn json(map: Map, start: u64) -> Outcome {
+fn json(map: backchain::Result<Map>, start: u64) -> Outcome {
     let mut out = output::stdout();
     write!(out, "[")?;
     // QEMU shows nothing as one empty entry.
@@ -60,8 +68,8 @@ fn json(map: Map, start: u64) -> Outcome {
         compressed: false,
         offset: None,
     });
-    for (index, entry) in map.enumerate() {
-        let entry = entry?;
+    for (index, entry) in shown(&mut out, map)?.enumerate() {
+        let entry = shown(&mut out, entry)?;
         pending = None;
         if index > 0 {
             writeln!(out, ",")?;
@@ -74,6 +82,14 @@ fn json(map: Map, start: u64) -> Outcome {
     writeln!(out, "]")?;
     out.flush()?;
     Ok(code::OK)
+}
+
+/// The value; before an error, what was found so far is shown.
+fn shown<T>(out: &mut impl Write, value: backchain::Result<T>) -> Result<T, Failure> {
+    if value.is_err() {
+        out.flush()?;
+    }
+    Ok(value?)
 }
 
 fn line(out: &mut impl Write, entry: &MapEntry) -> std::io::Result<()> {
@@ -95,15 +111,15 @@ fn line(out: &mut impl Write, entry: &MapEntry) -> std::io::Result<()> {
     write!(out, "}}")
 }
 
-fn human(chain: &Chain, map: Map) -> Outcome {
+fn human(chain: &Chain, map: backchain::Result<Map>) -> Outcome {
     let mut out = output::stdout();
     writeln!(
         out,
         "{:<16}{:<16}{:<16}File",
         "Offset", "Length", "Mapped to"
     )?;
-    for entry in map {
-        let entry = entry?;
+    for entry in shown(&mut out, map)? {
+        let entry = shown(&mut out, entry)?;
         if !entry.data || entry.zero {
             continue;
         }

@@ -3,6 +3,8 @@
 use super::size;
 use backchain::Result;
 use backchain::chain::{Locator, Node, Opening};
+use backchain::format::bytes::to_usize;
+use backchain::format::luks;
 use backchain::format::qcow2::{
     BitmapDirectoryEntry, Codec, CryptMethod, Extensions, SnapshotEntry, Version, autoclear,
     compatible, incompatible,
@@ -19,6 +21,8 @@ pub(crate) struct Facts<'a> {
     qcow2: Option<&'a Qcow2>,
     snapshots: Vec<SnapshotEntry>,
     bitmaps: Vec<BitmapDirectoryEntry>,
+    /// The LUKS header of an image that is encrypted with it.
+    luks: Option<luks::Header>,
     /// There are bitmaps, but somebody who does not know them wrote to the image.
     pub(crate) distrusted_bitmaps: bool,
 }
@@ -42,11 +46,18 @@ impl<'a> Facts<'a> {
             qcow2,
             snapshots: Vec::new(),
             bitmaps: Vec::new(),
+            luks: None,
             distrusted_bitmaps: false,
         };
         if let Some(image) = qcow2 {
             let source = node.source.as_ref();
             facts.snapshots = image.snapshots(source)?;
+            if let Some(pointer) = image.head.extensions.get(Extensions::CRYPTO) {
+                let at = luks::HeaderPointer::from_bytes(pointer)?.offset;
+                let mut bytes = vec![0; to_usize(luks::HEADER_LEN)];
+                source.read_exact_at(at, &mut bytes)?;
+                facts.luks = Some(luks::Header::from_bytes(&bytes, at)?);
+            }
             if image.bitmaps_consistent() {
                 facts.bitmaps = image.bitmaps(source)?;
             } else {
@@ -194,7 +205,11 @@ impl<'a> Facts<'a> {
         match header.crypt {
             CryptMethod::None => {}
             CryptMethod::Aes => set("encrypt", json!({"format": "aes"})),
-            CryptMethod::Luks => set("encrypt", json!({"format": "luks"})),
+            CryptMethod::Luks => {
+                let header = self.luks.as_ref();
+                let facts = header.map(|header| super::luks::facts(header, true));
+                set("encrypt", facts.unwrap_or_default());
+            }
         }
         if header.has(incompatible::DATA_FILE) {
             let name = image.head.extensions.string(Extensions::DATA_FILE);
@@ -326,9 +341,12 @@ fn snapshots_text(snapshots: &[SnapshotEntry], out: &mut impl Write) -> io::Resu
 
 fn row(out: &mut impl Write, cells: [&str; 6]) -> io::Result<()> {
     let [id, tag, size, date, clock, icount] = cells;
+    // C pads to bytes, not to characters.
+    let width = |text: &str, width: usize| width.saturating_sub(text.len()) + text.chars().count();
+    let (wide_id, wide_tag) = (width(id, 7), width(tag, 16));
     writeln!(
         out,
-        "{id:<7} {tag:<16} {size:>8} {date:>19} {clock:>15} {icount:>10}"
+        "{id:<wide_id$} {tag:<wide_tag$} {size:>8} {date:>19} {clock:>15} {icount:>10}"
     )
 }
 

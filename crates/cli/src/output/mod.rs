@@ -2,6 +2,7 @@
 
 pub(crate) mod info;
 pub(crate) mod json;
+pub(crate) mod luks;
 pub(crate) mod preview;
 pub(crate) mod progress;
 pub(crate) mod size;

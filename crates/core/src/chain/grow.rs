@@ -222,7 +222,7 @@ fn below(node: &Node) -> Result<(Opening, FormatOrigin)> {
     let label = match header.and_then(|b| b.format.as_deref()) {
         Some(label) => Some(label.parse::<Format>().map_err(|e| {
             let message = format!("backing format: {e}");
-            Error::new(ErrorKind::Unsupported, message)
+            Error::new(ErrorKind::Unsupported, message).with_qemu(e.to_string())
         })?),
         None => None,
     };

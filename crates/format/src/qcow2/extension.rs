@@ -63,7 +63,10 @@ impl Extensions {
                     format!("header extension {kind:#010x} of {len} bytes runs over its area");
                 return (
                     Self(list),
-                    Some(FormatError::corrupt(at + to_u64(pos), message)),
+                    Some(
+                        FormatError::corrupt(at + to_u64(pos), message)
+                            .as_qemu("Header extension too large"),
+                    ),
                 );
             };
             list.push(Extension {

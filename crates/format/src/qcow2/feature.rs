@@ -131,6 +131,24 @@ impl FeatureNames {
     }
 }
 
+impl FeatureNames {
+    /// The same in QEMU's form: names first, and one mask of the bits without a name.
+    pub fn describe_as_qemu(&self, kind: FeatureKind, bits: u64) -> String {
+        let mut names = Vec::new();
+        let mut rest = bits;
+        for feature in self.0.iter().filter(|f| f.kind == kind && f.bit < 64) {
+            if rest >> feature.bit & 1 != 0 {
+                names.push(feature.name.clone());
+                rest &= !(1 << feature.bit);
+            }
+        }
+        if rest != 0 {
+            names.push(format!("Unknown incompatible feature: {rest:x}"));
+        }
+        names.join(", ")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,6 +168,10 @@ mod tests {
         assert_eq!(
             FeatureNames::default().describe(FeatureKind::Incompatible, 1 << 63),
             "bit 63"
+        );
+        assert_eq!(
+            FeatureNames::default().describe_as_qemu(FeatureKind::Incompatible, 1 << 63 | 64),
+            "Unknown incompatible feature: 8000000000000040"
         );
     }
 }

@@ -67,7 +67,10 @@ impl Head {
                 "the backing format name is {} bytes long, at most 15 are allowed",
                 name.len()
             );
-            return Err(FormatError::corrupt(at, message));
+            return Err(FormatError::corrupt(at, message).as_qemu(format!(
+                "ERROR: ext_backing_format: len={} too large (>=16)",
+                name.len()
+            )));
         }
         let luks = header.crypt == CryptMethod::Luks;
         if luks != extensions.get(Extensions::CRYPTO).is_some() {

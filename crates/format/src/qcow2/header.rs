@@ -167,19 +167,23 @@ impl Header {
     /// to name features that are not known.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         if !bytes.starts_with(&MAGIC) {
-            return Err(FormatError::corrupt(
-                0,
-                "not a qcow2 image: the magic is missing",
-            ));
+            return Err(
+                FormatError::corrupt(0, "not a qcow2 image: the magic is missing")
+                    .as_qemu("Image is not in qcow2 format"),
+            );
         }
         let version = match be32(bytes, 4) {
             Some(2) => Version::V2,
             Some(3) => Version::V3,
             Some(n) => {
                 let message = format!("qcow2 version {n} is not supported, only 2 and 3 are");
-                return Err(FormatError::unsupported(4, message));
+                return Err(FormatError::unsupported(4, message)
+                    .as_qemu(format!("Unsupported qcow2 version {n}")));
             }
-            None => return Err(FormatError::truncated(0, "the header is cut off")),
+            None => {
+                return Err(FormatError::truncated(0, "the header is cut off")
+                    .as_qemu("Unsupported qcow2 version 0"));
+            }
         };
         let fixed = if version == Version::V2 {
             HEADER_V2_LEN
@@ -189,7 +193,7 @@ impl Header {
         let mut padded = [0u8; 104];
         let Some(known) = bytes.get(..to_usize(fixed)) else {
             let message = format!("the header is cut off at byte {} of {fixed}", bytes.len());
-            return Err(FormatError::truncated(0, message));
+            return Err(FormatError::truncated(0, message).as_qemu("qcow2 header too short"));
         };
         let (target, _) = padded.split_at_mut(known.len());
         target.copy_from_slice(known);
@@ -204,7 +208,8 @@ impl Header {
         let Some(cluster) = ClusterSize::from_bits(cluster_bits) else {
             let message =
                 format!("cluster size of 2^{cluster_bits} bytes, 2^9 to 2^21 are allowed");
-            return Err(FormatError::unsupported(20, message));
+            let qemu = format!("Unsupported cluster size: 2^{cluster_bits}");
+            return Err(FormatError::unsupported(20, message).as_qemu(qemu));
         };
         let header_length = if version == Version::V2 {
             72
@@ -216,16 +221,20 @@ impl Header {
         let features = raw.incompatible_features.get();
         let unknown = features & !incompatible::KNOWN;
         if unknown != 0 {
-            let names =
-                feature_names(bytes, header_length).describe(FeatureKind::Incompatible, unknown);
+            let table = feature_names(bytes, header_length);
+            let names = table.describe(FeatureKind::Incompatible, unknown);
             let message = format!("unsupported qcow2 feature(s): {names}");
-            return Err(FormatError::unsupported(72, message));
+            let names = table.describe_as_qemu(FeatureKind::Incompatible, unknown);
+            let qemu = format!("Unsupported qcow2 feature(s): {names}");
+            return Err(FormatError::unsupported(72, message).as_qemu(qemu));
         }
         if features & incompatible::EXTENDED_L2 != 0 && cluster_bits < 14 {
             let message = format!(
                 "extended L2 entries need clusters of 2^14 bytes or more, not 2^{cluster_bits}"
             );
-            return Err(FormatError::corrupt(20, message));
+            let qemu = 1u64.checked_shl(cluster_bits).unwrap_or(0) / 32;
+            let qemu = format!("Unsupported subcluster size: {qemu}");
+            return Err(FormatError::corrupt(20, message).as_qemu(qemu));
         }
         let order = if version == Version::V2 {
             4
@@ -234,7 +243,8 @@ impl Header {
         };
         let Some(refcount_width) = RefcountWidth::from_order(order) else {
             let message = format!("refcount width of 2^{order} bits, at most 2^6 are allowed");
-            return Err(FormatError::corrupt(96, message));
+            let qemu = "Reference count entry width too large; may not exceed 64 bits";
+            return Err(FormatError::corrupt(96, message).as_qemu(qemu));
         };
         let crypt = match raw.crypt_method.get() {
             0 => CryptMethod::None,
@@ -244,7 +254,8 @@ impl Header {
                 return Err(FormatError::unsupported(
                     32,
                     format!("encryption method {n} is not known"),
-                ));
+                )
+                .as_qemu(format!("Unsupported encryption method {n}")));
             }
         };
         let header_end = to_usize(u64::from(header_length));
@@ -258,17 +269,20 @@ impl Header {
             (1, true) => Codec::Zstd,
             (0, true) => {
                 let message = "compression type zlib with the compression type feature bit set";
-                return Err(FormatError::corrupt(104, message));
+                let qemu = "qcow2: Compression type incompatible feature bit must not be set";
+                return Err(FormatError::corrupt(104, message).as_qemu(qemu));
             }
             (n, true) => {
                 return Err(FormatError::unsupported(
                     104,
                     format!("compression type {n} is not known"),
-                ));
+                )
+                .as_qemu(format!("qcow2: unknown compression type: {n}")));
             }
             (n, false) => {
                 let message = format!("compression type {n} without its feature bit");
-                return Err(FormatError::corrupt(104, message));
+                let qemu = "qcow2: Compression type incompatible feature bit must be set";
+                return Err(FormatError::corrupt(104, message).as_qemu(qemu));
             }
         };
         let header = Self {
@@ -302,14 +316,20 @@ impl Header {
         if u64::from(len) < HEADER_V3_LEN || !len.is_multiple_of(8) {
             let message =
                 format!("header length of {len} bytes, a multiple of 8 from 104 on is needed");
-            return Err(FormatError::corrupt(100, message));
+            let qemu = if u64::from(len) < HEADER_V3_LEN {
+                "qcow2 header too short"
+            } else {
+                "Header extension too large"
+            };
+            return Err(FormatError::corrupt(100, message).as_qemu(qemu));
         }
         if u64::from(len) > cluster.bytes() {
             let message = format!(
                 "header length of {len} bytes exceeds the cluster of {}",
                 cluster.bytes()
             );
-            return Err(FormatError::corrupt(100, message));
+            let qemu = "qcow2 header exceeds cluster size";
+            return Err(FormatError::corrupt(100, message).as_qemu(qemu));
         }
         Ok(())
     }
@@ -326,7 +346,7 @@ impl Header {
         if u64::from(len) > limit {
             let message =
                 format!("backing file name is {len} bytes long, at most {limit} are allowed");
-            return Err(FormatError::corrupt(16, message));
+            return Err(FormatError::corrupt(16, message).as_qemu("Backing file name too long"));
         }
         if offset
             .checked_add(u64::from(len))
@@ -334,34 +354,35 @@ impl Header {
         {
             let message =
                 format!("backing file name at {offset:#x} is not within the first cluster");
-            return Err(FormatError::corrupt(8, message));
+            return Err(FormatError::corrupt(8, message).as_qemu("Invalid backing file offset"));
         }
         Ok(Some((HostOffset(offset), len)))
     }
 
     fn check_tables(&self) -> Result<(), FormatError> {
-        let aligned = |at: u64, what: &str, table: HostOffset| {
+        let aligned = |at: u64, what: &str, qemu: &'static str, table: HostOffset| {
             if self.cluster.is_aligned(table.0) && table.0 < 1 << 56 {
                 return Ok(());
             }
             let message =
                 format!("{what} at {table} does not start at a cluster boundary below 2^56");
-            Err(FormatError::corrupt(at, message))
+            Err(FormatError::corrupt(at, message).as_qemu(qemu))
         };
         let l1_bytes = u64::from(self.l1_entries) * L1Entry::LEN;
         if l1_bytes > MAX_L1_BYTES {
             let message =
                 format!("L1 table of {l1_bytes} bytes, at most {MAX_L1_BYTES} are allowed");
-            return Err(FormatError::unsupported(36, message));
+            return Err(FormatError::unsupported(36, message).as_qemu("Active L1 table too large"));
         }
-        aligned(40, "L1 table", self.l1_table)?;
+        let qemu = "Active L1 table offset invalid";
+        aligned(40, "L1 table", qemu, self.l1_table)?;
         let needed = self.l1_entries_for(self.size);
         if u64::from(self.l1_entries) < needed {
             let message = format!(
                 "L1 table has {} entries, but a disk of {} bytes needs {needed}",
                 self.l1_entries, self.size
             );
-            return Err(FormatError::corrupt(36, message));
+            return Err(FormatError::corrupt(36, message).as_qemu("L1 table is too small"));
         }
         if self.l1_entries > 0 && self.l1_table.0 == 0 {
             return Err(FormatError::corrupt(40, "L1 table overlaps the header"));
@@ -371,21 +392,25 @@ impl Header {
             let message = format!(
                 "refcount table of {table_bytes} bytes, at most {MAX_REFCOUNT_TABLE_BYTES} are allowed"
             );
-            return Err(FormatError::unsupported(56, message));
+            let qemu = "Reference count table too large";
+            return Err(FormatError::unsupported(56, message).as_qemu(qemu));
         }
-        aligned(48, "refcount table", self.refcount_table)?;
+        let qemu = "Reference count table offset invalid";
+        aligned(48, "refcount table", qemu, self.refcount_table)?;
         if self.refcount_table.0 == 0 || self.refcount_table_clusters == 0 {
-            return Err(FormatError::corrupt(48, "the image has no refcount table"));
+            return Err(FormatError::corrupt(48, "the image has no refcount table")
+                .as_qemu("Image does not contain a reference count table"));
         }
         if self.snapshots > MAX_SNAPSHOTS {
             let message = format!(
                 "{} snapshots, at most {MAX_SNAPSHOTS} are allowed",
                 self.snapshots
             );
-            return Err(FormatError::unsupported(60, message));
+            return Err(FormatError::unsupported(60, message).as_qemu("Snapshot table too large"));
         }
         if self.snapshots > 0 {
-            aligned(64, "snapshot table", self.snapshot_table)?;
+            let qemu = "Snapshot table offset invalid";
+            aligned(64, "snapshot table", qemu, self.snapshot_table)?;
         }
         Ok(())
     }
