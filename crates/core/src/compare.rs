@@ -260,8 +260,7 @@ impl Comparer {
             return Ok(None);
         }
         let differs = a.iter().zip(b).position(|(a, b)| a != b);
-        // A piece starts at a sector, or where a file of an odd length ends.
-        Ok(differs.map(|at| piece.start + align_down(to_u64(at), SECTOR)))
+        Ok(differs.map(|at| align_down(piece.start + to_u64(at), SECTOR)))
     }
 }
 

@@ -69,7 +69,7 @@ pub fn table(cases: &[Case]) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     for command in commands(&help(&["--help"])?) {
         let known = options_of(&help(&[&command, "--help"])?);
-        for (option, _) in &known {
+        for option in known.keys() {
             let uses = |case: &&Case| {
                 let mut runs = case.runs().filter(|run| run.first() == Some(&command));
                 runs.any(|run| used(run, &known).contains(option))
