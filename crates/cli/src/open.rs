@@ -310,7 +310,10 @@ pub(crate) fn reason(error: &Error, name: &str) -> String {
     if let Some(words) = error.as_qemu() {
         return words.to_owned();
     }
-    if error.message().contains(" could not be opened: Is a directory") {
+    if error
+        .message()
+        .contains(" could not be opened: Is a directory")
+    {
         return format!("'file' driver requires '{name}' to be a regular file");
     }
     // The operating system's reason, in qemu-img's frame.

@@ -173,9 +173,9 @@ impl Map {
         let Some(layer) = self.layers.get(depth) else {
             return Ok((len, false));
         };
-        let source = &layer.node.data_node().source;
-        let data = if host < source.len() {
-            source.data_at(host).map_err(|e| layer.node.blame(e))?
+        let node = layer.node.data_node();
+        let data = if host < node.source.len() {
+            node.source.data_at(host).map_err(|e| node.blame(e))?
         } else {
             None
         };
