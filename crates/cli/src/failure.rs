@@ -77,8 +77,10 @@ impl Failure {
     pub(crate) fn making(error: &Error, name: &str) -> Self {
         let cause = std::error::Error::source(error);
         let cause = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
+        // It may be its data file.
+        let name = error.file().unwrap_or(name);
         match cause {
-            Some(cause) if error.file() == Some(name) && error.message().contains("created") => {
+            Some(cause) if error.message().contains("created") => {
                 Self::new(format_args!("Could not create '{name}': {}", plain(cause)))
             }
             _ => Self::change(error),

@@ -158,6 +158,8 @@ impl NewImage {
         if let Some(bits) = self.number("refcount_bits") {
             options.refcount_bits = bits;
         }
+        options.data_file = self.text("data_file").map(str::to_owned);
+        options.data_file_raw = self.is_on("data_file_raw");
         self.unsupported()?;
         if options.backing_format.is_some() && options.backing_name.is_none() {
             return Err("Backing format cannot be used without backing file".to_owned());
@@ -169,14 +171,11 @@ impl NewImage {
     fn unsupported(&self) -> Result<(), String> {
         let asked = |(key, value): &&(&Key, Option<Value>)| {
             let name = key.name;
-            let wanted = name.starts_with("encrypt.") || name == "data_file";
+            let wanted = name.starts_with("encrypt.");
             value.is_some() && wanted || name == "encryption" && self.is_on(name)
         };
         match self.values.iter().find(asked) {
             Some((key, _)) => Err(format!("the option '{}' is not supported yet", key.name)),
-            None if self.is_on("data_file_raw") => {
-                Err("data-file-raw requires data-file".to_owned())
-            }
             None => Ok(()),
         }
     }

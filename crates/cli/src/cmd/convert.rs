@@ -90,6 +90,9 @@ pub(crate) fn run(options: &Options) -> Outcome {
         ))
     })?;
     new_image::not_an_input(&mut tree, target)?;
+    if let Some(data) = new.text("data_file") {
+        new_image::not_an_input(&mut tree, data)?;
+    }
     let operation = Operation::Convert {
         top: chain.top().id,
         name: target.clone(),

@@ -92,6 +92,9 @@ pub(crate) fn run(options: &Options) -> Outcome {
         ..new.options().map_err(fail)?
     };
     new_image::not_an_input(&mut tree, name)?;
+    if let Some(data) = new.text("data_file") {
+        new_image::not_an_input(&mut tree, data)?;
+    }
     let operation = Operation::Create {
         name: name.clone(),
         options: create,

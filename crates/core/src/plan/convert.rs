@@ -1,7 +1,7 @@
 //! Writing a guest view into a new image.
 
 use super::create::{new_id, raw_steps};
-use super::create_blank::Blank;
+use super::create_blank::{Blank, data_id};
 use super::flow::{Flow, Take};
 use super::info::InfoBuilder;
 use super::link::HeadCell;
@@ -46,6 +46,11 @@ pub(super) fn plan_convert(
         stages.push(Box::new(RawStage::new(id, len, size, flow, seal)));
     } else {
         let blank = Blank::new(options, size, None)?;
+        if let Some(path) = blank.data_path()? {
+            let data = data_id(id);
+            info.made(data, &path);
+            stages.insert(0, Box::new(Fixed(blank.data_steps(data))));
+        }
         stages.push(Box::new(blank.stage(id)));
         stages.push(Box::new(sync));
         let node = blank.into_node(id, name)?;

@@ -1,6 +1,6 @@
 //! Making new images: empty ones and overlays.
 
-use super::create_blank::Blank;
+use super::create_blank::{Blank, data_id};
 use super::info::InfoBuilder;
 use super::link::backing_for;
 use super::{CreateOptions, Fixed, Plan, Preallocation, Stage, Step, guard};
@@ -54,6 +54,13 @@ pub(super) fn plan_create(
         stages.push(Box::new(Fixed(raw_steps(id, size, options.preallocation)?)));
     } else {
         let blank = Blank::new(options, size, link)?;
+        if let Some(path) = blank.data_path()? {
+            let data = data_id(id);
+            info.made(data, &path);
+            let mut steps = blank.data_steps(data);
+            steps.push(Step::Seal { node: data });
+            stages.insert(0, Box::new(Fixed(steps)));
+        }
         stages.push(Box::new(blank.stage(id)));
     }
     stages.push(Box::new(Fixed(vec![Step::Seal { node: id }])));

@@ -5,15 +5,15 @@
 //! are made where they are read, a piece at a time.
 
 use super::{CreateOptions, MetadataKind, Preallocation, Stage, Step, StepQueue};
-use crate::chain::{Fingerprint, FormatOrigin, Node, NodeId, Opening};
+use crate::chain::{Fingerprint, FormatOrigin, Locator, Node, NodeId, Opening};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
-use crate::source::{ReadAt, Source};
+use crate::source::{ReadAt, Source, Zeros};
 use backchain_format::bytes::{to_u64, to_usize};
 use backchain_format::qcow2::{
     Backing, ClusterSize, Codec, CryptMethod, Extension, Extensions, FeatureNames, Head, Header,
     L1Entry, L2Entry, L2Kind, L2Layout, MAX_L1_BYTES, MAX_REFCOUNT_TABLE_BYTES, RefcountBlock,
-    RefcountWidth, Subclusters, Version, compatible, incompatible,
+    RefcountWidth, Subclusters, Version, autoclear, compatible, incompatible,
 };
 use backchain_format::{Format, HostOffset};
 use std::io;
@@ -28,6 +28,7 @@ pub(super) struct Blank {
     head: Head,
     layout: Layout,
     preallocation: Preallocation,
+    data_file: Option<String>,
 }
 
 /// Where everything is, in clusters.
@@ -73,13 +74,20 @@ impl Blank {
         backing: Option<Backing>,
     ) -> Result<Self> {
         let header = header(options, size, backing.is_some())?;
-        Self::lay_out(header, backing, options.preallocation)
+        let data_file = options.data_file.clone();
+        // In a raw image every cluster has its place, so a raw data file has it too.
+        let preallocation = match options.preallocation {
+            Preallocation::Off if options.data_file_raw => Preallocation::Metadata,
+            other => other,
+        };
+        Self::lay_out(header, backing, preallocation, data_file)
     }
 
     fn lay_out(
         mut header: Header,
         backing: Option<Backing>,
         preallocation: Preallocation,
+        data_file: Option<String>,
     ) -> Result<Self> {
         let cluster = header.cluster;
         let entries = header.l1_entries_for(header.size);
@@ -95,7 +103,9 @@ impl Blank {
         };
         if preallocation != Preallocation::Off {
             layout.tables = entries;
-            layout.data = cluster.clusters(header.size);
+            if data_file.is_none() {
+                layout.data = cluster.clusters(header.size);
+            }
         }
         let per = header.refcount_width.per_block(cluster);
         loop {
@@ -115,6 +125,10 @@ impl Blank {
         header.l1_table = HostOffset(layout.first_l1() << cluster.bits());
 
         let mut extensions = Extensions::default();
+        if let Some(name) = &data_file {
+            let (kind, data) = (Extensions::DATA_FILE, name.as_bytes().to_vec());
+            extensions.0.push(Extension { kind, data });
+        }
         // Clusters of 512 bytes have no room for names of features beside that of a backing
         // file, which may come later.
         if header.version == Version::V3 && cluster.bytes() > 512 {
@@ -134,6 +148,7 @@ impl Blank {
             head,
             layout,
             preallocation,
+            data_file,
         })
     }
 
@@ -159,24 +174,58 @@ impl Blank {
         }
     }
 
+    /// The external data file that goes with it: the path to make it at.
+    ///
+    /// # Errors
+    /// When the name is not one of a local file.
+    pub(super) fn data_path(&self) -> Result<Option<String>> {
+        let resolve = |name: &String| match Locator::parse(name) {
+            Locator::Path(path) => Ok(path),
+            _ => {
+                let protocol = name.split(':').next().unwrap_or_default();
+                let message = format!("Unknown protocol '{protocol}'");
+                Err(Error::new(ErrorKind::Invalid, message))
+            }
+        };
+        self.data_file.as_ref().map(resolve).transpose()
+    }
+
+    /// The steps that make the data file `to`: as long as the disk, with what is preallocated.
+    pub(super) fn data_steps(&self, to: NodeId) -> Vec<Step> {
+        let mut steps = vec![Step::Create { node: to }];
+        let len = self.head.header.size;
+        if len == 0 {
+            return steps;
+        }
+        steps.push(Step::SetLen { to, len });
+        let write = match self.preallocation {
+            Preallocation::Falloc => false,
+            Preallocation::Full => true,
+            Preallocation::Off | Preallocation::Metadata => return steps,
+        };
+        let dst = HostOffset(0);
+        steps.push(Step::Allocate {
+            to,
+            dst,
+            len,
+            write,
+        });
+        steps
+    }
+
     /// The image as a node, so that a target can be built on it before it exists.
     pub(super) fn into_node(self, id: NodeId, name: &str) -> Result<Arc<Node>> {
-        let source: Source = Arc::new(self);
-        let fingerprint = Fingerprint::of(source.as_ref(), None)?;
-        Ok(Arc::new(Node {
-            id,
-            name: name.to_owned(),
-            opened: Opening::plain(name.to_owned()),
-            key: String::new(),
-            origin: FormatOrigin::Given,
-            probed: Format::Qcow2,
-            image: Image::open(source.as_ref(), Format::Qcow2),
-            fingerprint,
-            allocated: None,
-            data: None,
-            data_error: None,
-            source,
-        }))
+        let data = match self.data_path()? {
+            // It reads as zeros, however long it is.
+            Some(path) => {
+                let source = Arc::new(Zeros(0));
+                let data = new_node(data_id(id), &path, Format::Raw, source)?;
+                Some(Arc::new(data))
+            }
+            None => None,
+        };
+        let node = new_node(id, name, Format::Qcow2, Arc::new(self))?;
+        Ok(Arc::new(Node { data, ..node }))
     }
 
     /// What kind of metadata the host cluster `number` holds, and the number of the first
@@ -247,11 +296,16 @@ impl Blank {
             }
             _ => {
                 let entries = self.l2_layout();
+                let clusters = cluster.clusters(self.head.header.size);
                 let first = (number - layout.first_table()) * entries.entries();
                 let per = entries.entry_len() / 8;
                 put_words(bytes, |word| {
                     let guest = first + word / per;
-                    let host = HostOffset((layout.first_data() + guest) << cluster.bits());
+                    let place = match self.data_file {
+                        Some(_) => guest,
+                        None => layout.first_data() + guest,
+                    };
+                    let host = HostOffset(place << cluster.bits());
                     let entry = L2Entry {
                         kind: L2Kind::Standard { host },
                         copied: true,
@@ -259,11 +313,34 @@ impl Blank {
                         subclusters: Subclusters::default(),
                     };
                     let (bits, _) = entry.to_bits(entries)?;
-                    (guest < layout.data && word % per == 0).then_some(bits)
+                    (guest < clusters && word % per == 0).then_some(bits)
                 });
             }
         }
     }
+}
+
+/// The number of the data file of the new image `id`.
+pub(super) fn data_id(id: NodeId) -> NodeId {
+    NodeId(id.0.saturating_add(1))
+}
+
+/// The node of a file that is not there yet.
+fn new_node(id: NodeId, name: &str, format: Format, source: Source) -> Result<Node> {
+    Ok(Node {
+        id,
+        name: name.to_owned(),
+        opened: Opening::plain(name.to_owned()),
+        key: String::new(),
+        origin: FormatOrigin::Given,
+        probed: format,
+        image: Image::open(source.as_ref(), format),
+        fingerprint: Fingerprint::of(source.as_ref(), None)?,
+        allocated: None,
+        data: None,
+        data_error: None,
+        source,
+    })
 }
 
 fn put_words(bytes: &mut [u8], word: impl Fn(u64) -> Option<u64>) {
@@ -317,7 +394,20 @@ fn header(options: &CreateOptions, size: u64, has_backing: bool) -> Result<Heade
     if !options.v3 && options.codec != Codec::Zlib {
         return Err(too_old("Non-zlib compression type is only supported"));
     }
+    if options.data_file.is_some() && !options.v3 {
+        return Err(too_old("External data files are only supported"));
+    }
+    if options.data_file_raw && options.data_file.is_none() {
+        return Err(invalid("data-file-raw requires data-file"));
+    }
+    if options.data_file_raw && has_backing {
+        let message = "Backing file and data-file-raw cannot be used at the same time";
+        return Err(invalid(message));
+    }
     let mut incompatible = 0;
+    if options.data_file.is_some() {
+        incompatible |= incompatible::DATA_FILE;
+    }
     if options.extended_l2 {
         incompatible |= incompatible::EXTENDED_L2;
     }
@@ -342,7 +432,11 @@ fn header(options: &CreateOptions, size: u64, has_backing: bool) -> Result<Heade
         } else {
             0
         },
-        autoclear: 0,
+        autoclear: if options.data_file_raw {
+            autoclear::RAW_DATA_FILE
+        } else {
+            0
+        },
         refcount_width: width,
         codec: options.codec,
         header_length: if options.v3 { 112 } else { 72 },
@@ -411,6 +505,9 @@ impl Stage for BlankStage {
             blank.preallocation,
             Preallocation::Falloc | Preallocation::Full
         );
+        // A file with holes among its tables looks preallocated to QEMU, which then asks the
+        // file system what the data file holds.
+        let whole = whole || blank.data_file.is_some();
         if !whole || kind == MetadataKind::Header {
             let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
             bytes.truncate(used.next_multiple_of(8));
@@ -435,6 +532,9 @@ impl Blank {
         let bits = self.cluster().bits();
         let start = self.layout.first_data() << bits;
         let len = self.layout.data << bits;
+        if len == 0 {
+            return;
+        }
         let size = self.head.header.size;
         let (from, write) = match self.preallocation {
             Preallocation::Falloc => (0, false),

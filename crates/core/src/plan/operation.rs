@@ -201,6 +201,11 @@ pub struct CreateOptions {
     pub codec: Codec,
     /// What of the guest's data gets its place at once.
     pub preallocation: Preallocation,
+    /// The external data file: its path as seen from the working directory, recorded as it is.
+    /// It is made with the image.
+    pub data_file: Option<String>,
+    /// The data file is to be readable as a raw image.
+    pub data_file_raw: bool,
     /// The backing file's name to record when it is not the node's own.
     pub backing_name: Option<String>,
     /// The backing file's format label to record when it is not the node's own.
@@ -220,6 +225,8 @@ impl Default for CreateOptions {
             lazy_refcounts: false,
             codec: Codec::Zlib,
             preallocation: Preallocation::Off,
+            data_file: None,
+            data_file_raw: false,
             backing_name: None,
             backing_format: None,
         }
