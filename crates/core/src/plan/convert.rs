@@ -46,7 +46,7 @@ pub(super) fn plan_convert(
         stages.push(Box::new(RawStage::new(id, len, size, flow, seal)));
     } else {
         let blank = Blank::new(options, size, None)?;
-        if let Some(path) = blank.data_path()? {
+        if let Some(path) = blank.data_path(name)? {
             let data = data_id(id);
             info.made(data, &path);
             stages.insert(0, Box::new(Fixed(blank.data_steps(data))));

@@ -54,7 +54,7 @@ pub(super) fn plan_create(
         stages.push(Box::new(Fixed(raw_steps(id, size, options.preallocation)?)));
     } else {
         let blank = Blank::new(options, size, link)?;
-        if let Some(path) = blank.data_path()? {
+        if let Some(path) = blank.data_path(name)? {
             let data = data_id(id);
             info.made(data, &path);
             let mut steps = blank.data_steps(data);

@@ -174,12 +174,16 @@ impl Blank {
         }
     }
 
-    /// The external data file that goes with it: the path to make it at.
+    /// The external data file that goes with it, the file `image`: the path to make it at.
     ///
     /// # Errors
-    /// When the name is not one of a local file.
-    pub(super) fn data_path(&self) -> Result<Option<String>> {
+    /// When the name is not one of another local file.
+    pub(super) fn data_path(&self, image: &str) -> Result<Option<String>> {
         let resolve = |name: &String| match Locator::parse(name) {
+            Locator::Path(path) if path == image => {
+                let message = "the image cannot be its own external data file";
+                Err(Error::new(ErrorKind::Invalid, message))
+            }
             Locator::Path(path) => Ok(path),
             _ => {
                 let protocol = name.split(':').next().unwrap_or_default();
@@ -215,7 +219,7 @@ impl Blank {
 
     /// The image as a node, so that a target can be built on it before it exists.
     pub(super) fn into_node(self, id: NodeId, name: &str) -> Result<Arc<Node>> {
-        let data = match self.data_path()? {
+        let data = match self.data_path(name)? {
             // It reads as zeros, however long it is.
             Some(path) => {
                 let source = Arc::new(Zeros(0));
