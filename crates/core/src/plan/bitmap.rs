@@ -5,6 +5,9 @@
 //! changed in place, within a sector; one that comes or goes is in a new directory, and the
 //! header extension switches over.
 
+use super::bitmap_directory::{
+    Directory, bits, clusters_of, default_granularity, extension, fits, qcow2, table_clusters,
+};
 use super::bitmap_head;
 use super::bitmap_merge::Shape;
 use super::info::InfoBuilder;
@@ -13,11 +16,10 @@ use super::transaction::Transaction;
 use super::{MetadataKind, Plan, Stage, Step, StepQueue, guard, repair};
 use crate::chain::{Node, NodeId, Tree};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::bitmap::{ALL_ONES, HOST, words};
-use crate::image::{BitmapBits, Chunk, Qcow2};
-use crate::source::read_padded;
+use crate::image::bitmap::{ALL_ONES, HOST};
+use crate::image::{BitmapBits, Chunk};
 use backchain_format::HostOffset;
-use backchain_format::bytes::{to_u64, to_usize};
+use backchain_format::bytes::to_u64;
 use backchain_format::qcow2::{BitmapDirectoryEntry, BitmapsExtension};
 use std::sync::Arc;
 
@@ -25,35 +27,6 @@ use std::sync::Arc;
 const BATCH: u64 = 4 << 20;
 /// Chunks looked at before steps are handed on.
 const LOOKED_AT: u64 = 4096;
-
-/// The directory of the bitmaps that count; none where the header says that the extension is
-/// not to be trusted.
-pub(super) fn directory(node: &Node) -> Result<Vec<BitmapDirectoryEntry>> {
-    match node.image()?.as_qcow2() {
-        Some(image) if image.bitmaps_consistent() && image.head.is_v3() => image
-            .bitmaps(node.source.as_ref())
-            .map_err(|e| node.blame(e)),
-        _ => Ok(Vec::new()),
-    }
-}
-
-/// The table and bits of a bitmap of `node`.
-pub(super) fn bits(node: &Node, entry: &BitmapDirectoryEntry) -> Result<BitmapBits> {
-    let image = qcow2(node)?;
-    BitmapBits::open(&node.source, image, entry).map_err(|e| node.blame(e))
-}
-
-fn qcow2(node: &Node) -> Result<&Qcow2> {
-    node.image()?.as_qcow2().ok_or_else(|| {
-        let message = "the image has no persistent bitmaps: it is not qcow2";
-        Error::new(ErrorKind::Invalid, message).about(&node.name)
-    })
-}
-
-/// The granularity that QEMU gives a bitmap by default: a cluster, from 4 to 64 KiB.
-fn default_granularity(cluster_bits: u32) -> u8 {
-    u8::try_from(cluster_bits.clamp(12, 16)).unwrap_or(16)
-}
 
 /// A bitmap as the actions so far leave it.
 struct Wanted {
@@ -72,7 +45,7 @@ struct Actions<'a> {
     tree: &'a Tree,
     node: &'a Arc<Node>,
     name: &'a str,
-    list: Vec<BitmapDirectoryEntry>,
+    directory: Directory,
     /// Index of the bitmap in the directory.
     index: Option<usize>,
     state: Option<Wanted>,
@@ -135,9 +108,16 @@ impl Actions<'_> {
                 "Can't store persistent bitmaps to {NODE}: Operation not supported"
             )));
         };
-        let cluster = image.head.header.cluster;
-        let granularity_bits = given.unwrap_or(default_granularity(cluster.bits()));
-        let fits = fits(image, self.name, granularity_bits, &self.others());
+        let header = &image.head.header;
+        let granularity_bits = given.unwrap_or(default_granularity(header.cluster));
+        let others = self.directory.list.iter().enumerate();
+        let others = others.filter(|(index, _)| Some(*index) != self.index);
+        let fits = fits(
+            image,
+            self.name,
+            (granularity_bits, header.size),
+            others.map(|(_, entry)| entry),
+        );
         if let Err(why) = fits {
             return Err(invalid(format!(
                 "Can't make bitmap '{}' persistent in '{NODE}': {why}",
@@ -158,29 +138,21 @@ impl Actions<'_> {
         Ok(())
     }
 
-    /// The other bitmaps.
-    fn others(&self) -> Vec<&BitmapDirectoryEntry> {
-        let others = self.list.iter().enumerate();
-        others
-            .filter(|(index, _)| Some(*index) != self.index)
-            .map(|(_, entry)| entry)
-            .collect()
-    }
-
     fn merge(&mut self, source: Option<NodeId>, name: &str) -> Result<()> {
         self.known()?;
         if source.is_none_or(|id| id == self.node.id) && name == self.name {
             return self.usable().map(|_| ());
         }
         let node = source.map_or(self.node, |id| self.tree.node(id));
-        let list = if node.id == self.node.id {
-            self.list.clone()
+        let other;
+        let directory = if node.id == self.node.id {
+            &self.directory
         } else {
-            directory(node)?
+            other = Directory::read(node)?;
+            &other
         };
-        let Some(entry) = list.into_iter().find(|entry| entry.name == name) else {
-            return Err(not_found(name));
-        };
+        let entry = directory.find(name).and_then(|n| directory.list.get(n));
+        let entry = entry.cloned().ok_or_else(|| not_found(name))?;
         self.usable()?;
         if entry.in_use() {
             return Err(inconsistent(name));
@@ -215,48 +187,6 @@ fn inconsistent(name: &str) -> Error {
     Error::new(ErrorKind::Invalid, message)
 }
 
-/// Whether the image can have another bitmap beside `others`; else why not, in QEMU's words.
-pub(super) fn fits(
-    image: &Qcow2,
-    name: &str,
-    granularity_bits: u8,
-    others: &[&BitmapDirectoryEntry],
-) -> Result<(), String> {
-    let header = &image.head.header;
-    if !image.head.is_v3() {
-        return Err("Cannot store dirty bitmaps in qcow2 v2 files".to_owned());
-    }
-    if name.len() > BitmapDirectoryEntry::MAX_NAME {
-        return Err(format!(
-            "Name length exceeds maximum ({} characters)",
-            BitmapDirectoryEntry::MAX_NAME
-        ));
-    }
-    let shape = Shape {
-        cluster: header.cluster,
-        granularity_bits,
-        size: header.size,
-    };
-    let bits = header.size.div_ceil(1 << granularity_bits);
-    let most = BitmapDirectoryEntry::MAX_BYTES;
-    if bits > most * 8 || shape.chunks() > u64::from(BitmapDirectoryEntry::MAX_TABLE_ENTRIES) {
-        let message = "Too much space will be occupied by the bitmap. Use larger granularity";
-        return Err(message.to_owned());
-    }
-    if shape.chunks() == 0 {
-        return Err("The disk has no bytes".to_owned());
-    }
-    if to_u64(others.len()) >= u64::from(BitmapsExtension::MAX_COUNT) {
-        return Err("Maximum number of persistent bitmaps is already reached".to_owned());
-    }
-    let taken: u64 = others.iter().map(|entry| entry.stored_len).sum();
-    let len = to_u64(BitmapDirectoryEntry::len_for(name.len()));
-    if taken + len > BitmapsExtension::MAX_DIRECTORY {
-        return Err("Not enough space in the bitmap directory".to_owned());
-    }
-    Ok(())
-}
-
 /// [`super::Operation::Bitmap`].
 pub(super) fn plan_bitmap(
     tree: &Tree,
@@ -266,10 +196,10 @@ pub(super) fn plan_bitmap(
 ) -> Result<Plan> {
     let node = tree.node(node);
     guard::header_writable(tree, node)?;
-    let list = directory(node)?;
-    let index = list.iter().position(|entry| entry.name == name);
+    let directory = Directory::read(node)?;
+    let index = directory.find(name);
     let state = index
-        .and_then(|index| list.get(index).map(|entry| (index, entry)))
+        .and_then(|index| directory.list.get(index).map(|entry| (index, entry)))
         .map(|(index, entry)| Wanted {
             stored: Some(index),
             granularity_bits: entry.granularity_bits,
@@ -282,7 +212,7 @@ pub(super) fn plan_bitmap(
         tree,
         node,
         name,
-        list,
+        directory,
         index,
         state,
     };
@@ -301,7 +231,7 @@ pub(super) fn plan_bitmap(
         }
     }
     info.equivalent(command(tree, node, name, actions));
-    let stage = BitmapStage::new(node, name, todo.list, todo.index, todo.state)?;
+    let stage = BitmapStage::new(node, name, todo.directory, todo.index, todo.state)?;
     Ok(Plan::new(info.build(), vec![Box::new(stage)]))
 }
 
@@ -330,7 +260,7 @@ fn command(tree: &Tree, node: &Node, name: &str, actions: &[BitmapAction]) -> St
 struct BitmapStage {
     change: Transaction,
     name: String,
-    list: Vec<BitmapDirectoryEntry>,
+    directory: Directory,
     index: Option<usize>,
     wanted: Option<Wanted>,
     /// The bitmap as it is stored, where its bits stay.
@@ -346,12 +276,12 @@ impl BitmapStage {
     fn new(
         node: &Arc<Node>,
         name: &str,
-        list: Vec<BitmapDirectoryEntry>,
+        directory: Directory,
         index: Option<usize>,
         wanted: Option<Wanted>,
     ) -> Result<Self> {
         let header = &qcow2(node)?.head.header;
-        let old = match (index.and_then(|i| list.get(i)), &wanted) {
+        let old = match (index.and_then(|i| directory.list.get(i)), &wanted) {
             (Some(entry), Some(wanted)) if !wanted.in_use && wanted.stored.is_some() => {
                 Some(bits(node, entry)?)
             }
@@ -369,48 +299,29 @@ impl BitmapStage {
             },
             table: Vec::new(),
             unused: Vec::new(),
-            list,
+            directory,
             index,
             wanted,
             started: false,
         };
         // What cannot be written is refused now.
         let mut head = stage.change.head.lock().clone();
-        let place = HostOffset(header.cluster.bytes());
-        if let Some(extension) = stage.extension(place, stage.count(), 24)? {
+        if stage.moves_directory() {
+            let place = HostOffset(header.cluster.bytes());
+            let extension = stage.extension(place, 24)?;
             bitmap_head::switch(node.id, &mut head, extension).map_err(|e| node.blame(e))?;
         }
         Ok(stage)
     }
 
-    /// Bitmaps afterwards.
-    fn count(&self) -> usize {
-        let others = self.list.len() - usize::from(self.index.is_some());
-        others + usize::from(self.wanted.is_some())
-    }
-
-    /// What the extension must say; outer `None`: what it says already.
-    #[allow(clippy::option_option)]
-    fn extension(
-        &self,
-        directory: HostOffset,
-        count: usize,
-        len: usize,
-    ) -> Result<Option<Option<BitmapsExtension>>> {
-        if !self.moves_directory() {
+    /// What the extension must say of a new directory.
+    fn extension(&self, place: HostOffset, len: usize) -> Result<Option<BitmapsExtension>> {
+        let others = self.directory.list.len() - usize::from(self.index.is_some());
+        let count = others + usize::from(self.wanted.is_some());
+        if count == 0 {
             return Ok(None);
         }
-        if count == 0 {
-            return Ok(Some(None));
-        }
-        let Ok(count) = u32::try_from(count) else {
-            return Err(Error::new(ErrorKind::Invalid, "too many bitmaps"));
-        };
-        Ok(Some(Some(BitmapsExtension {
-            count,
-            directory_len: to_u64(len),
-            directory,
-        })))
+        extension(place, count, len).map(Some)
     }
 
     /// An entry comes or goes.
@@ -476,41 +387,6 @@ impl BitmapStage {
         Ok(true)
     }
 
-    /// Clusters of the old bits, table included, when the bitmap goes as a whole.
-    fn drop_stored(&mut self) -> Result<()> {
-        let Some(entry) = self.index.and_then(|index| self.list.get(index)) else {
-            return Ok(());
-        };
-        let node = &self.change.node;
-        let bits = self.shape.cluster.bits();
-        let len = u64::from(entry.table_entries) * 8;
-        let end = entry.table.0.checked_add(len);
-        if end.is_none_or(|end| end > node.source.len()) {
-            let message = format!(
-                "the table of bitmap '{}' is past the end of the file",
-                entry.name
-            );
-            return Err(Error::new(ErrorKind::Corrupt, message).about(&node.name));
-        }
-        let first = entry.table.0 >> bits;
-        let mut dropped: Vec<u64> = (first..first + self.shape.cluster.clusters(len)).collect();
-        let mut pos = 0;
-        let mut window = vec![0; to_usize(len.min(1 << 20))];
-        while pos < len {
-            let n = to_usize((len - pos).min(1 << 20));
-            let part = window.get_mut(..n).unwrap_or_default();
-            read_padded(node.source.as_ref(), entry.table.0 + pos, part)
-                .map_err(|e| node.blame(e))?;
-            let hosts = words(part).into_iter().map(|word| word & HOST);
-            dropped.extend(hosts.filter(|&host| host != 0).map(|host| host >> bits));
-            pos += to_u64(n);
-        }
-        for cluster in dropped {
-            self.change.refcounts.drop_reference(cluster);
-        }
-        Ok(())
-    }
-
     /// Writes the new table. Returns where it is.
     fn write_table(&mut self, out: &mut StepQueue) -> Result<HostOffset> {
         let len = to_u64(self.table.len()) * 8;
@@ -529,30 +405,12 @@ impl BitmapStage {
         }
     }
 
-    /// Where the directory is and its bytes, when there is one that counts.
-    fn old_directory(&self) -> Result<Option<(HostOffset, Vec<u8>)>> {
-        if self.list.is_empty() {
-            return Ok(None);
-        }
-        let node = &self.change.node;
-        let Some(extension) = qcow2(node)?.head.extensions.bitmaps(0).transpose()? else {
-            return Ok(None);
-        };
-        let mut bytes = vec![0; to_usize(extension.directory_len)];
-        read_padded(node.source.as_ref(), extension.directory.0, &mut bytes)
-            .map_err(|e| node.blame(e))?;
-        Ok(Some((extension.directory, bytes)))
-    }
-
     /// The entry that stays: in place, in one write where it lies in one sector.
     fn change_entry(&mut self, index: usize, out: &mut StepQueue) -> Result<()> {
-        let (Some((directory, _)), Some(old)) = (self.old_directory()?, self.list.get(index))
-        else {
+        let Some(old) = self.directory.list.get(index).cloned() else {
             return Ok(());
         };
-        let old = old.clone();
-        let before: u64 = self.list.iter().take(index).map(|e| e.stored_len).sum();
-        let at = directory.plus(before);
+        let at = self.directory.place_of(index);
         let flags = self.flags();
         let kind = MetadataKind::Bitmap;
         let mut tail = old.table_entries.to_be_bytes().to_vec();
@@ -565,9 +423,7 @@ impl BitmapStage {
             return Ok(());
         }
         let table = self.write_table(out)?;
-        let first = old.table.0 >> self.shape.cluster.bits();
-        let len = u64::from(old.table_entries) * 8;
-        for cluster in first..first + self.shape.cluster.clusters(len) {
+        for cluster in table_clusters(&old, self.shape.cluster) {
             self.change.refcounts.drop_reference(cluster);
         }
         for cluster in std::mem::take(&mut self.unused) {
@@ -594,24 +450,19 @@ impl BitmapStage {
     /// A directory with an entry more or less, and the extension that leads to it.
     fn change_directory(&mut self, out: &mut StepQueue) -> Result<()> {
         let cluster = self.shape.cluster;
-        let old = self.old_directory()?;
         let mut bytes = Vec::new();
-        if let Some((at, old)) = &old {
-            let mut pos = 0;
-            for (index, entry) in self.list.iter().enumerate() {
-                let end = pos + to_usize(entry.stored_len);
-                if Some(index) != self.index {
-                    bytes.extend(old.get(pos..end.min(old.len())).unwrap_or_default());
-                    bytes.resize(bytes.len().next_multiple_of(8), 0);
-                }
-                pos = end;
-            }
-            let first = at.0 >> cluster.bits();
-            for number in first..first + cluster.clusters(to_u64(old.len())) {
-                self.change.refcounts.drop_reference(number);
+        for index in 0..self.directory.list.len() {
+            if Some(index) != self.index {
+                bytes.extend(self.directory.raw(index));
             }
         }
-        self.drop_stored()?;
+        let mut dropped: Vec<u64> = self.directory.clusters(cluster).collect();
+        if let Some(entry) = self.index.and_then(|n| self.directory.list.get(n)) {
+            dropped.extend(clusters_of(&self.change.node, entry)?);
+        }
+        for number in dropped {
+            self.change.refcounts.drop_reference(number);
+        }
         if self.wanted.is_some() {
             let table_entries = u32::try_from(self.table.len()).unwrap_or(u32::MAX);
             let table = self.write_table(out)?;
@@ -632,19 +483,17 @@ impl BitmapStage {
                 .refcounts
                 .allocate(cluster.clusters(to_u64(bytes.len())))?;
         }
-        let extension = self.extension(place, self.count(), bytes.len())?;
+        let extension = self.extension(place, bytes.len())?;
         if !bytes.is_empty() {
             out.push(self.change.write(place, MetadataKind::Bitmap, bytes));
         }
         // Everything new is durable before the header, which may say now where the refcount
         // table went, leads there.
         self.change.publish(Vec::new(), out)?;
-        if let Some(extension) = extension {
-            let node = self.change.node.id;
-            let steps = bitmap_head::switch(node, &mut self.change.head.lock(), extension)
-                .map_err(|e| self.change.node.blame(e))?;
-            steps.into_iter().for_each(|step| out.push(step));
-        }
+        let node = &self.change.node;
+        let steps = bitmap_head::switch(node.id, &mut self.change.head.lock(), extension)
+            .map_err(|e| node.blame(e))?;
+        steps.into_iter().for_each(|step| out.push(step));
         Ok(())
     }
 }

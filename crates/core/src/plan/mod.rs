@@ -3,6 +3,7 @@
 //! A dry run is a plan that nobody executed; a preview is the sum of its steps.
 
 mod bitmap;
+mod bitmap_directory;
 mod bitmap_head;
 mod bitmap_merge;
 mod bitmaps;

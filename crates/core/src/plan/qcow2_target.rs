@@ -5,7 +5,7 @@
 //! sync; then the L2 and L1 entries. The next window's data may be written along with these,
 //! and refcounts go down one window later.
 
-use super::bitmaps::Bitmaps;
+use super::bitmaps::{Bitmaps, usable};
 use super::data_file::DataFile;
 use super::flow::{Flow, Piece};
 use super::granules::{State, Subs};
@@ -137,12 +137,46 @@ impl Qcow2Target {
         self.flush(out, true, Vec::new())
     }
 
+    /// Merges all bitmaps of `from` into those of the same name, which are made where there are
+    /// none. `size`: the disk's bytes afterwards. Bitmaps that were not saved properly are
+    /// left out, their names going to `skipped`, or an error.
+    pub(crate) fn with_bitmaps_of(
+        mut self,
+        from: &Node,
+        size: u64,
+        skipped: Option<&mut Vec<String>>,
+    ) -> Result<Self> {
+        let list = usable(from, skipped)?;
+        if list.is_empty() {
+            return Ok(self);
+        }
+        let mut bitmaps = match self.bitmaps.take() {
+            Some(bitmaps) => bitmaps,
+            None => Bitmaps::new(&self.node)?,
+        };
+        for entry in list {
+            bitmaps.merge(from, &entry, size)?;
+        }
+        self.bitmaps = Some(bitmaps);
+        Ok(self)
+    }
+
+    /// Writes some of the bitmaps' bits; false when there are no more.
+    fn store_bitmaps(&mut self, size: Option<u64>, out: &mut StepQueue) -> Result<bool> {
+        let size = size.unwrap_or(0).max(self.head.lock().header.size);
+        match &mut self.bitmaps {
+            Some(bitmaps) => bitmaps.store(size, &mut self.refcounts, out),
+            None => Ok(false),
+        }
+    }
+
     /// Writes the header with a new virtual size when it grew.
     pub(crate) fn finish(&mut self, size: Option<u64>, out: &mut StepQueue) -> Result<()> {
         let old_size = self.head.lock().header.size;
         let mut tables = Vec::new();
+        while self.store_bitmaps(size, out)? {}
         if let Some(bitmaps) = &mut self.bitmaps {
-            tables = bitmaps.store(size.unwrap_or(0).max(old_size), &mut self.refcounts, out)?;
+            tables = bitmaps.stored(&mut self.refcounts, out)?;
         }
         self.flush(out, false, tables)?;
         if let Some(data) = &mut self.data {
@@ -157,7 +191,7 @@ impl Qcow2Target {
             self.sync(out);
         }
         if let Some(bitmaps) = &self.bitmaps {
-            bitmaps.finish(out);
+            bitmaps.finish(&self.head, out)?;
         }
         while !self.removed.is_empty() || self.refcounts.has_droppable() {
             self.sync(out);
@@ -458,6 +492,9 @@ impl Stage for Qcow2Stage {
         }
         for _ in 0..BATCH {
             let Some((number, pieces)) = self.next_cluster()? else {
+                if self.target.store_bitmaps(self.size, out)? {
+                    return Ok(true);
+                }
                 self.target.finish(self.size, out)?;
                 if let Some(data) = &self.target.data {
                     out.push(Step::Seal { node: data.id });
