@@ -25,6 +25,7 @@ fuzz_target!(|files: (Vec<u8>, Vec<u8>)| {
             base,
             relink: Vec::new(),
             empty_top: true,
+            bitmaps: false,
             allow_broken: true,
         });
     }

@@ -219,6 +219,7 @@ fn exercise(tree: &Tree, top: NodeId) {
             base,
             relink: Vec::new(),
             empty_top: false,
+            bitmaps: false,
             allow_broken: true,
         });
         operations.push(Operation::Rebase {

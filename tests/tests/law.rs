@@ -13,7 +13,7 @@ use backchain_testkit::build::strategy::{Limits, tree};
 use backchain_testkit::case::{Case, id};
 use backchain_testkit::judge::{carry_out, judge, left_by, made_format};
 use backchain_testkit::model::first_difference;
-use backchain_testkit::ops::{Kind, Op, Pick, has_bitmaps, new_name, pick};
+use backchain_testkit::ops::{Kind, Op, Pick, new_name, pick};
 use backchain_testkit::sim::SimFile;
 use backchain_testkit::{cases, qemu};
 use proptest::prelude::*;
@@ -202,8 +202,7 @@ proptest! {
 proptest! {
     #![proptest_config(cases(20))]
 
-    /// A top that is not right above base cannot be emptied: what is between would show. Nor
-    /// one with bitmaps: they would be lost.
+    /// A top that is not right above base cannot be emptied: what is between would show.
     #[test]
     fn only_the_layer_above_base_is_emptied(spec in tree(Limits::TINY), pick in pick(Kind::Commit)) {
         let case = Case::build(&spec);
@@ -214,8 +213,7 @@ proptest! {
         relink.clear();
         *empty_top = true;
         let tree = case.open();
-        let number = backchain_format::bytes::to_usize(u64::from(top.0));
-        let right_above = tree.backing(*top) == Some(*base) && !has_bitmaps(&case, number);
+        let right_above = tree.backing(*top) == Some(*base);
         prop_assert_eq!(tree.plan(&op.operation).is_ok(), right_above);
     }
 }

@@ -128,6 +128,7 @@ proptest! {
             base: id(base),
             relink: relink.iter().map(|n| id(*n)).collect(),
             empty_top: relink.is_empty(),
+            bitmaps: false,
             allow_broken: true,
         };
         let (operation, kept): (_, &[usize]) = match which {
@@ -204,6 +205,7 @@ fn virtual_size_alone_costs_nothing() {
             base: id(0),
             relink: Vec::new(),
             empty_top: true,
+            bitmaps: false,
             allow_broken: true,
         },
         Operation::Pull {

@@ -76,7 +76,8 @@ impl Run<'_> {
             return Ok(None);
         }
         let info = plan.info.clone();
-        if !self.quiet {
+        // Who calls it qemu-img expects no more than qemu-img says.
+        if !self.quiet && output::program() != "qemu-img" {
             info.warnings.iter().for_each(output::warn);
         }
         let cancel = interrupt::watch()?;

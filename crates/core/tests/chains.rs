@@ -122,6 +122,7 @@ fn a_label_that_disagrees_with_the_content_is_never_written_through() {
         base,
         relink: vec![],
         empty_top: false,
+        bitmaps: false,
         allow_broken: false,
     };
     assert_eq!(
@@ -147,6 +148,7 @@ fn a_base_with_other_overlays_is_not_committed_into_by_default() {
         base,
         relink: vec![],
         empty_top: false,
+        bitmaps: false,
         allow_broken,
     };
     let error = tree.plan(&commit(false)).err().unwrap();

@@ -228,7 +228,8 @@ fn files(case: &Case, op: &Op, done: &Done) -> Result<(), String> {
             continue;
         }
         if let Some(before) = before {
-            head_kept(before, file.bytes()).map_err(|e| format!("{name}: {e}"))?;
+            let emptied = node.is_some() && node == op.emptied;
+            head_kept(before, file.bytes(), emptied).map_err(|e| format!("{name}: {e}"))?;
         }
         if let (Some(before), Some(node)) = (before, node) {
             let old = case.view(node);
@@ -262,8 +263,9 @@ fn files(case: &Case, op: &Op, done: &Done) -> Result<(), String> {
 }
 
 /// A changed image keeps all that its header says beyond what the change is about; autoclear
-/// bits that nobody knows are cleared (and only then).
-fn head_kept(before: &[u8], after: &[u8]) -> Result<(), String> {
+/// bits that nobody knows are cleared (and only then). With its clusters an emptied image loses
+/// bitmaps that nobody trusts.
+fn head_kept(before: &[u8], after: &[u8], emptied: bool) -> Result<(), String> {
     if before == after {
         return Ok(());
     }
@@ -277,7 +279,11 @@ fn head_kept(before: &[u8], after: &[u8]) -> Result<(), String> {
         (header.refcount_table, header.refcount_table_clusters) = (HostOffset(0), 0);
         Ok::<_, String>(head)
     };
-    let (mut old, new) = (strip(before)?, strip(after)?);
+    let (mut old, mut new) = (strip(before)?, strip(after)?);
+    if emptied && old.header.autoclear & autoclear::BITMAPS == 0 {
+        old.extensions.set(Extensions::BITMAPS, None);
+        new.extensions.set(Extensions::UNUSED, None);
+    }
     old.header.autoclear &= autoclear::KNOWN;
     if old == new {
         return Ok(());

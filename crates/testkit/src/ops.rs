@@ -4,7 +4,7 @@ use crate::case::{Case, id};
 use backchain::plan::{CreateOptions, Operation, Preallocation, RemoveMethod, Window};
 use backchain::{Format, NodeId};
 use backchain_format::bytes::{to_u64, to_usize};
-use backchain_format::qcow2::{Codec, Extensions, Head};
+use backchain_format::qcow2::Codec;
 use proptest::prelude::*;
 
 /// Name of the file that `create` and `convert` make.
@@ -137,13 +137,14 @@ impl Pick {
         let base = choose(self.base, &case.chain(top)[1..])?;
         let children = children(case, top);
         let relink = if self.relink { children } else { Vec::new() };
-        let above = case.nodes[top].parent == Some(base) && !has_bitmaps(case, top);
+        let above = case.nodes[top].parent == Some(base);
         let empty_top = self.empty && relink.is_empty() && above;
         let mut op = Op::new(Operation::Commit {
             top: id(top),
             base: id(base),
             relink: relink.iter().map(|n| id(*n)).collect(),
             empty_top,
+            bitmaps: false,
             allow_broken: true,
         });
         op.commit(case, top, base);
@@ -328,13 +329,6 @@ fn sectors(mut view: Vec<u8>) -> Vec<u8> {
 fn choose(number: u64, list: &[usize]) -> Option<usize> {
     let index = number.checked_rem(to_u64(list.len()))?;
     list.get(to_usize(index)).copied()
-}
-
-/// Bitmaps would be lost when an image is emptied, so that is refused.
-pub fn has_bitmaps(case: &Case, node: usize) -> bool {
-    let file = &case.files[&case.nodes[node].name];
-    let head = Head::from_bytes(file.bytes());
-    head.is_ok_and(|h| h.extensions.get(Extensions::BITMAPS).is_some())
 }
 
 fn overlays(case: &Case) -> Vec<usize> {

@@ -59,6 +59,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         base,
         relink: tree.children(top),
         empty_top: false,
+        bitmaps: false,
         allow_broken: options.force_dependents,
     };
     let run = Run {

@@ -26,6 +26,10 @@ pub(crate) struct Options {
     /// Bytes a second at most
     #[arg(short, long, value_name = "RATE")]
     rate: Option<String>,
+    /// Merge the bitmaps of FILENAME, and of the layers between, into those of the same name in
+    /// the layer below; they are made where there are none
+    #[arg(long)]
+    bitmaps: bool,
     /// Go on although other images read differently afterwards
     #[arg(long)]
     force_dependents: bool,
@@ -68,6 +72,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         base,
         relink: Vec::new(),
         empty_top: !options.drop && options.base.is_none(),
+        bitmaps: options.bitmaps,
         allow_broken: options.force_dependents,
     };
     let run = Run {

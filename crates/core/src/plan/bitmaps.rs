@@ -100,13 +100,14 @@ impl Bitmaps {
     }
 
     /// Merges `entry`, a bitmap of `from`, into the bitmap of the same name, which is made where
-    /// there is none. `size`: bytes of the target's disk afterwards.
+    /// there is none. `size`: bytes of the target's disk afterwards. False when the target's own
+    /// was not saved properly.
     pub(crate) fn merge(
         &mut self,
         from: &Node,
         entry: &BitmapDirectoryEntry,
         size: u64,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let refused = |why: String| Error::new(ErrorKind::Invalid, why).about(&self.node.name);
         let name = &entry.name;
         if self
@@ -115,14 +116,12 @@ impl Bitmaps {
             .iter()
             .any(|e| &e.name == name && e.in_use())
         {
-            return Err(refused(format!(
-                "Bitmap '{name}' is inconsistent and cannot be used"
-            )));
+            return Ok(false);
         }
         let source = bits(from, entry)?;
         if let Some(known) = self.list.iter_mut().find(|b| &b.entry.name == name) {
             known.sources.push(source);
-            return Ok(());
+            return Ok(true);
         }
         let image = qcow2(&self.node)?;
         let made = self.list.iter().filter(|b| b.stored.is_none());
@@ -155,7 +154,7 @@ impl Bitmaps {
         let extension = extension(place, self.count(), 24)?;
         bitmap_head::switch(self.node.id, &mut head, Some(extension))
             .map_err(|e| self.node.blame(e))?;
-        Ok(())
+        Ok(true)
     }
 
     /// Bitmaps afterwards.
@@ -256,7 +255,7 @@ impl Bitmaps {
                 bitmap.table.push(was);
                 continue;
             }
-            let blame = |e| self.node.blame::<Error>(e);
+            let blame = |e| self.node.blame(e);
             let stored = bitmap.bits.chunk(index).map_err(blame)?;
             let own = changed.unwrap_or_else(|| stored.clone());
             let new = shape.merge(index, own, &bitmap.sources).map_err(blame)?;
@@ -391,16 +390,17 @@ impl Bitmaps {
 }
 
 /// The bitmaps of `node` that can be merged into others. One that was not saved properly is an
-/// error, or its name goes to `skipped`.
+/// error; or, with `skip`, its name goes to `skipped`.
 pub(crate) fn usable(
     node: &Node,
-    mut skipped: Option<&mut Vec<String>>,
+    skip: bool,
+    skipped: &mut Vec<String>,
 ) -> Result<Vec<BitmapDirectoryEntry>> {
     let mut list = Vec::new();
     for entry in Directory::read(node)?.list {
         if !entry.in_use() {
             list.push(entry);
-        } else if let Some(skipped) = &mut skipped {
+        } else if skip {
             skipped.push(entry.name);
         } else {
             let message = format!(

@@ -18,6 +18,7 @@ pub(super) struct Commit<'a> {
     pub(super) base: NodeId,
     pub(super) relink: &'a [NodeId],
     pub(super) empty_top: bool,
+    pub(super) bitmaps: bool,
     pub(super) allow_broken: bool,
 }
 
@@ -49,10 +50,6 @@ impl Commit<'_> {
                 return Err(Error::new(ErrorKind::Invalid, message));
             }
             guard::data_writable(tree, top)?;
-            if empty::has_bitmaps(top)? {
-                let message = "the image has persistent bitmaps and cannot be emptied; commit without emptying it (-d)";
-                return Err(Error::new(ErrorKind::Unsupported, message).about(&top.name));
-            }
         }
         self.check_relinked()?;
 
@@ -91,7 +88,13 @@ impl Commit<'_> {
             info.link(child, Some(self.base));
         }
         stages.push(Box::new(Fixed(clear_unknown_bits(base)?)));
-        stages.push(self.merge(&chain, depth)?);
+        let mut skipped = Vec::new();
+        stages.push(self.merge(&chain, depth, &mut skipped)?);
+        for name in skipped {
+            info.warn(format!(
+                "bitmap '{name}' was not saved properly in one of the images and is not merged"
+            ));
+        }
         for relink in relinks {
             stages.push(Box::new(relink));
         }
@@ -145,11 +148,11 @@ impl Commit<'_> {
         }
         for id in std::iter::once(&self.top).chain(between) {
             let node = tree.node(*id);
-            if node
+            let has_some = node
                 .image()?
                 .as_qcow2()
-                .is_some_and(|i| i.bitmaps_consistent())
-            {
+                .is_some_and(|i| i.bitmaps_consistent());
+            if has_some && !self.bitmaps {
                 info.warn(format!(
                     "the bitmaps of {} stay behind: they are not merged into {}",
                     node.file_name(),
@@ -218,7 +221,12 @@ impl Commit<'_> {
         )))
     }
 
-    fn merge(&self, chain: &Chain, depth: usize) -> Result<Box<dyn Stage>> {
+    fn merge(
+        &self,
+        chain: &Chain,
+        depth: usize,
+        skipped: &mut Vec<String>,
+    ) -> Result<Box<dyn Stage>> {
         let base = self.tree.node(self.base);
         let flow = Flow::new(
             chain,
@@ -228,12 +236,20 @@ impl Commit<'_> {
         )?;
         let below = self.tree.chain(self.base)?;
         let size = chain.virtual_size().max(base.virtual_size());
-        target_stage(
-            base,
-            flow.followed_by(below),
-            size,
-            vec![Step::Seal { node: base.id }],
-        )
+        let flow = flow.followed_by(below);
+        let seal = vec![Step::Seal { node: base.id }];
+        if !self.bitmaps {
+            return target_stage(base, flow, size, seal);
+        }
+        if base.image()?.as_qcow2().is_none_or(|i| !i.head.is_v3()) {
+            let message = "the image cannot have bitmaps: it is not of qcow2 version 3";
+            return Err(Error::new(ErrorKind::Invalid, message).about(&base.name));
+        }
+        let mut target = Qcow2Target::new(base, HeadCell::of(base)?, true)?.recording()?;
+        for layer in chain.layers().iter().take(depth) {
+            target = target.with_bitmaps_of(layer, size, true, skipped)?;
+        }
+        Ok(Box::new(Qcow2Stage::new(target, flow, Some(size), seal)))
     }
 }
 

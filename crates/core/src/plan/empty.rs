@@ -4,6 +4,8 @@
 //! holds the data already. Then refcounts are rebuilt for what is left (the head, the refcount
 //! structures and the L1 table) and the file is cut behind it.
 
+use super::bitmap_directory::{Directory, clusters_of};
+use super::bitmap_head;
 use super::link::{HeadCell, clear_unknown_bits, header_write};
 use super::{MetadataKind, Stage, Step, StepQueue};
 use crate::chain::Node;
@@ -11,15 +13,15 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::source::read_padded;
 use backchain_format::HostOffset;
 use backchain_format::bytes::{be64, to_u64, to_usize};
-use backchain_format::qcow2::{
-    BitmapsExtension, Extensions, RefcountBlock, RefcountTableEntry, incompatible,
-};
+use backchain_format::qcow2::{RefcountBlock, RefcountTableEntry, incompatible};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub(super) struct Empty {
     node: Arc<Node>,
     table: Vec<u64>,
+    /// Host clusters of the bitmaps, which stay as they are.
+    bitmaps: Vec<u64>,
 }
 
 impl Empty {
@@ -46,9 +48,15 @@ impl Empty {
             }
             table.push(entry.to_bits());
         }
+        let directory = Directory::read(node)?;
+        let mut bitmaps: Vec<u64> = directory.clusters(header.cluster).collect();
+        for entry in &directory.list {
+            bitmaps.extend(clusters_of(node, entry)?);
+        }
         Ok(Self {
             node: Arc::clone(node),
             table,
+            bitmaps,
         })
     }
 }
@@ -65,6 +73,15 @@ impl Stage for Empty {
         clear_unknown_bits(&self.node)?
             .into_iter()
             .for_each(|step| out.push(step));
+        if self.bitmaps.is_empty() {
+            // An extension that nobody trusts: what it leads to goes.
+            let steps =
+                bitmap_head::switch(to, &mut cell.lock(), None).map_err(|e| self.node.blame(e))?;
+            if !steps.is_empty() {
+                steps.into_iter().for_each(|step| out.push(step));
+                sync(out);
+            }
+        }
         let l1_bytes = u64::from(header.l1_entries) * 8;
         if l1_bytes > 0 {
             let bytes = vec![0; to_usize(l1_bytes)];
@@ -77,8 +94,8 @@ impl Stage for Empty {
             sync(out);
         }
 
-        // What stays: head, refcount table, L1 table, bitmaps' directory would be refused before.
-        let mut kept: BTreeSet<u64> = BTreeSet::new();
+        // What stays: head, refcount table, L1 table, bitmaps.
+        let mut kept: BTreeSet<u64> = self.bitmaps.iter().copied().collect();
         let keep = |kept: &mut BTreeSet<u64>, at: HostOffset, len: u64| {
             let first = at.0 >> bits;
             kept.extend(first..first + cluster.clusters(len));
@@ -149,6 +166,17 @@ impl Stage for Empty {
             out.push(header_write(to, &cell.lock()));
             sync(out);
         }
+        let mut free = 0;
+        for &number in &kept {
+            if free < number {
+                out.push(Step::Discard {
+                    to,
+                    dst: HostOffset(free << bits),
+                    len: (number - free) << bits,
+                });
+            }
+            free = number + 1;
+        }
         let end = kept.last().map_or(1, |last| last + 1) << bits;
         if end < self.node.source.len() {
             out.push(Step::SetLen { to, len: end });
@@ -165,11 +193,4 @@ impl Stage for Empty {
         out.push(Step::Seal { node: to });
         Ok(false)
     }
-}
-
-/// Whether emptying would lose bitmaps: they would have to go with their clusters.
-pub(super) fn has_bitmaps(node: &Node) -> Result<bool> {
-    let image = node.image()?.as_qcow2();
-    let extension = image.and_then(|i| i.head.extensions.get(Extensions::BITMAPS));
-    Ok(extension.is_some_and(|data| BitmapsExtension::from_bytes(data, 0).is_ok()))
 }

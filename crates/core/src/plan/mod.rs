@@ -260,6 +260,7 @@ impl crate::Tree {
                 base,
                 relink,
                 empty_top,
+                bitmaps,
                 allow_broken,
             } => commit::Commit {
                 tree: self,
@@ -267,6 +268,7 @@ impl crate::Tree {
                 base: *base,
                 relink,
                 empty_top: *empty_top,
+                bitmaps: *bitmaps,
                 allow_broken: *allow_broken,
             }
             .plan(),

@@ -21,6 +21,10 @@ pub enum Operation {
         relink: Vec<NodeId>,
         /// Empty `top` afterwards, as `qemu-img commit` does without `-d` and `-b`.
         empty_top: bool,
+        /// Merge the bitmaps of the layers above `base` into those of the same name in `base`,
+        /// which are made where there are none.
+        #[serde(default)]
+        bitmaps: bool,
         /// Go on although other images read differently afterwards.
         allow_broken: bool,
     },

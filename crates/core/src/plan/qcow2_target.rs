@@ -138,15 +138,16 @@ impl Qcow2Target {
     }
 
     /// Merges all bitmaps of `from` into those of the same name, which are made where there are
-    /// none. `size`: the disk's bytes afterwards. Bitmaps that were not saved properly are
-    /// left out, their names going to `skipped`, or an error.
+    /// none. `size`: the disk's bytes afterwards. A bitmap that was not saved properly is an
+    /// error; or, with `skip`, it is left out and its name goes to `skipped`.
     pub(crate) fn with_bitmaps_of(
         mut self,
         from: &Node,
         size: u64,
-        skipped: Option<&mut Vec<String>>,
+        skip: bool,
+        skipped: &mut Vec<String>,
     ) -> Result<Self> {
-        let list = usable(from, skipped)?;
+        let list = usable(from, skip, skipped)?;
         if list.is_empty() {
             return Ok(self);
         }
@@ -155,7 +156,9 @@ impl Qcow2Target {
             None => Bitmaps::new(&self.node)?,
         };
         for entry in list {
-            bitmaps.merge(from, &entry, size)?;
+            if !bitmaps.merge(from, &entry, size)? {
+                skipped.push(entry.name);
+            }
         }
         self.bitmaps = Some(bitmaps);
         Ok(self)

@@ -57,6 +57,7 @@ fn by_commit(tree: &Tree, layer: NodeId, below: NodeId, allow_broken: bool) -> R
         base: below,
         relink: &relink,
         empty_top: false,
+        bitmaps: false,
         allow_broken,
     };
     let mut plan = commit.plan()?;
