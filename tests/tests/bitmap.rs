@@ -375,12 +375,12 @@ proptest! {
     }
 }
 
+/// The case, the commit, its base, and what the bitmaps above it told.
+type Taken = (Case, Operation, usize, Vec<Model>);
+
 /// A commit of a random top with its bitmaps, and the models of all usable bitmaps of the layers
 /// merged.
-fn commit(
-    spec: &TreeSpec,
-    seed: u64,
-) -> Result<Option<(Case, Operation, usize, Vec<Model>)>, String> {
+fn commit(spec: &TreeSpec, seed: u64) -> Result<Option<Taken>, String> {
     let case = Case::build(spec);
     let mut rng = Rng::new(seed);
     let tops: Vec<usize> = (0..case.nodes.len())

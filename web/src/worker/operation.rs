@@ -22,6 +22,7 @@ pub fn wish(session: &Session, form: &Operation) -> Result<Wish, String> {
             base: base.ok_or("Choose the layer to merge into.")?,
             relink: tree.valid_children(top),
             empty_top: false,
+            bitmaps: false,
             allow_broken: form.force,
         },
         Kind::Pull => Wish::Pull { overlay: top, base },
