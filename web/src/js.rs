@@ -86,6 +86,17 @@ pub fn dropped_handle(item: &JsValue) -> Option<Promise> {
         .ok()
 }
 
+/// Milliseconds since some moment, for measuring.
+#[must_use]
+pub fn now() -> f64 {
+    // The same on the page and in a worker.
+    let clock = get(&js_sys::global(), "performance");
+    let now = start(&clock, "now", &Array::new());
+    now.ok()
+        .and_then(|now| now.as_f64())
+        .unwrap_or_else(js_sys::Date::now)
+}
+
 /// Lets everything else that waits have its turn.
 pub async fn pause() {
     let promise = Promise::new(&mut |resolve, _| {

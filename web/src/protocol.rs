@@ -3,6 +3,9 @@
 //! Messages are Rust values turned into JavaScript ones by serde; file handles and files pass
 //! through as they are. Numbers of 64 bits travel as `BigInt`.
 
+pub mod look;
+
+use look::{Look, Seen};
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::JsValue;
 
@@ -30,6 +33,9 @@ pub enum Request {
         operation: Operation,
         read_only: Vec<u32>,
     },
+    /// Asks for a look into files; answers come bit by bit. A newer look of the same kind
+    /// replaces an older one.
+    Look(Look),
     /// Stops the running operation, if it can still be stopped.
     Cancel,
 }
@@ -59,6 +65,8 @@ pub enum Event {
     },
     /// The file of a layer, to be saved.
     Copy(Saved),
+    /// What a look has found so far.
+    Seen(Seen),
     Progress(Progress),
     Outcome(Outcome),
     /// A request failed, in words a person can act on.

@@ -7,6 +7,7 @@ pub mod files;
 pub mod header;
 pub mod layout;
 pub mod link;
+pub mod look;
 pub mod model;
 pub mod operation;
 pub mod preview;
@@ -15,12 +16,13 @@ pub mod welcome;
 pub mod window;
 
 use crate::js;
-use crate::protocol::{Event, Granted, Kind, LayerId, Operation, Outcome, Request, Status};
+use crate::protocol::{Event, Granted, Kind, LayerId, Operation, Outcome, Request, Role, Status};
 use chain::Chain;
 use details::LayerDetails;
 use files::Gifts;
 use header::Header;
 use link::Link;
+use look::{Lens, LookView};
 use model::{Action, Model, Stage};
 use operation::OperationView;
 use patternfly_yew::prelude::{Alert, AlertType};
@@ -231,6 +233,7 @@ fn app() -> Html {
         let model = model.dispatcher();
         Callback::from(move |layer: LayerId| model.dispatch(Action::Select(Some(layer))))
     };
+    let select_layer = select.clone();
     let dragged_onto = {
         let model = model.clone();
         Callback::from(move |(top, onto): (LayerId, LayerId)| {
@@ -255,7 +258,9 @@ fn app() -> Html {
         let model = model.dispatcher();
         Callback::from(move |()| model.dispatch(Action::Select(None)))
     };
+    let lens = use_state(|| None::<Lens>);
     use_keys({
+        let lens_by_key = lens.clone();
         let (model, choose, cancel, onfiles) = (
             model.clone(),
             choose.clone(),
@@ -266,6 +271,10 @@ fn app() -> Html {
             "Escape" if model.form.is_some() => cancel.emit(()),
             "Escape" => model.dispatch(Action::Select(None)),
             "o" => onfiles.emit(()),
+            key if Lens::ALL.iter().any(|lens| lens.words().2 == key) => {
+                let pressed = Lens::ALL.into_iter().find(|lens| lens.words().2 == key);
+                lens_by_key.set(pressed.filter(|_| *lens_by_key != pressed));
+            }
             key => {
                 let kind = Kind::ALL
                     .into_iter()
@@ -279,6 +288,22 @@ fn app() -> Html {
 
     let empty = model.tree.layers.is_empty();
     let selected = model.selected.and_then(|id| model.tree.layer(id)).cloned();
+    let onlook = send.reform(Request::Look);
+    let onlens = {
+        let lens = lens.clone();
+        Callback::from(move |to: Option<Lens>| lens.set(to))
+    };
+    let looked_at = model
+        .selected
+        .or_else(|| {
+            model
+                .tree
+                .layers
+                .iter()
+                .find(|l| l.role == Role::Active)
+                .map(|l| l.id)
+        })
+        .or_else(|| model.tree.layers.first().map(|l| l.id));
     let dismiss = {
         let model = model.dispatcher();
         Callback::from(move |()| model.dispatch(Action::Problem(None)))
@@ -313,6 +338,18 @@ fn app() -> Html {
                     <section class="panel panel--chain" aria-label="The chain">
                         <Chain tree={model.tree.clone()} selected={model.selected} onselect={select} ondragonto={dragged_onto} />
                     </section>
+                    { lenses(*lens, &onlens) }
+                    if let (Some(lens), Some(layer)) = (*lens, looked_at) {
+                        <LookView
+                            tree={model.tree.clone()}
+                            {layer}
+                            {lens}
+                            looks={model.looks.clone()}
+                            {onlook}
+                            {onlens}
+                            onselect={select_layer}
+                        />
+                    }
                     <div class="panels">
                         if let Some(form) = &model.form {
                             <OperationView
@@ -360,6 +397,33 @@ fn written_gifts(model: &Model) -> Vec<u32> {
     gifts.sort_unstable();
     gifts.dedup();
     gifts
+}
+
+/// The menu of ways to look.
+fn lenses(chosen: Option<Lens>, onlens: &Callback<Option<Lens>>) -> Html {
+    html! {
+        <div class="operations operations--looks" role="toolbar" aria-label="Ways to look inside">
+            { for Lens::ALL.iter().map(|&lens| {
+                let (id, label, key, icon) = lens.words();
+                let pressed = chosen == Some(lens);
+                html! {
+                    <button
+                        key={id}
+                        type="button"
+                        class={classes!("operations__item", pressed.then_some("operations__item--chosen"))}
+                        data-testid={format!("lens-{id}")}
+                        aria-keyshortcuts={key}
+                        aria-pressed={pressed.to_string()}
+                        onclick={onlens.reform(move |_: MouseEvent| (!pressed).then_some(lens))}
+                    >
+                        <i class={classes!("fas", icon)} aria-hidden="true" />
+                        <span>{ label }</span>
+                        <kbd aria-hidden="true">{ key }</kbd>
+                    </button>
+                }
+            }) }
+        </div>
+    }
 }
 
 #[derive(Clone, PartialEq, Properties)]

@@ -1,5 +1,6 @@
 //! What the page knows, and how it changes.
 
+use super::look::Looks;
 use crate::protocol::{
     Details, Event, Kind, LayerId, Operation, Outcome, Preview, Progress, Saved, Status, Tree,
 };
@@ -14,6 +15,7 @@ pub struct Model {
     pub opening: bool,
     pub selected: Option<LayerId>,
     pub details: Option<Rc<Details>>,
+    pub looks: Looks,
     pub form: Option<Form>,
     pub problem: Option<String>,
     pub crashed: bool,
@@ -187,6 +189,7 @@ impl Model {
                 self.opening = false;
                 self.tree = Rc::new(tree);
                 self.details = None;
+                self.looks = Looks::default();
                 let here = |id: LayerId| self.tree.layer(id).is_some();
                 self.selected = self.selected.filter(|&id| here(id));
                 // A plan made for the files as they were is no longer true.
@@ -223,6 +226,7 @@ impl Model {
                     self.details = Some(Rc::new(details));
                 }
             }
+            Event::Seen(seen) => self.looks.hear(seen),
             Event::Planning { serial, note } => {
                 if let Some(form) = &mut self.form
                     && form.serial == serial

@@ -4,6 +4,7 @@ pub mod demo;
 pub mod details;
 pub mod execute;
 pub mod files;
+pub mod look;
 pub mod operation;
 pub mod session;
 pub mod source;
@@ -75,13 +76,7 @@ impl Inbox {
         loop {
             let next = self.waiting.borrow_mut().pop_front();
             if let Some(request) = next {
-                // Of several plans asked for, only the last is still wanted.
-                let outdated = matches!(request, Request::Preview { .. })
-                    && self
-                        .waiting
-                        .borrow()
-                        .iter()
-                        .any(|r| matches!(r, Request::Preview { .. }));
+                let outdated = self.waiting.borrow().iter().any(|r| replaces(r, &request));
                 if !outdated {
                     serve(&mut session, request, self).await;
                 }
@@ -100,8 +95,34 @@ impl Inbox {
     }
 }
 
+/// Of several plans asked for, or looks of one kind, only the last is still wanted.
+fn replaces(newer: &Request, older: &Request) -> bool {
+    match (newer, older) {
+        (Request::Preview { .. }, Request::Preview { .. }) => true,
+        (Request::Look(newer), Request::Look(older)) => older.replaced_by(newer),
+        _ => false,
+    }
+}
+
 async fn serve(session: &mut Session, request: Request, inbox: &Inbox) {
     match request {
+        Request::Look(wanted) => {
+            let others = || !inbox.waiting.borrow().is_empty();
+            let rest =
+                look::look(session, &wanted, &others, &|seen| send(&Event::Seen(seen))).await;
+            // Others come first. A look goes on behind them, unless one of them replaces it.
+            if let Some(rest) = rest {
+                let mut waiting = inbox.waiting.borrow_mut();
+                let over = waiting.iter().any(|r| match r {
+                    Request::Open { .. } | Request::Clear | Request::Demo => true,
+                    Request::Look(newer) => rest.replaced_by(newer),
+                    _ => false,
+                });
+                if !over {
+                    waiting.push_back(Request::Look(rest));
+                }
+            }
+        }
         Request::Open { granted } => {
             if let Err(problem) = session.files.add(granted).await {
                 send(&Event::Problem(problem));

@@ -24,6 +24,8 @@ pub struct Session {
     pub known: BTreeSet<usize>,
     /// The last plan that was summed up, while the tree it was made for lasts.
     pub sum: Option<(Operation, Sum)>,
+    /// What looking into files remembers.
+    pub memory: super::look::Memory,
     /// What was looked up about a file as it is now.
     measured: BTreeMap<usize, Result<Extents, String>>,
     ignored: Vec<String>,
@@ -79,6 +81,7 @@ impl Session {
         }
         self.measured.clear();
         self.sum = None;
+        self.memory = Default::default();
     }
 
     fn grow(&self, order: &[usize]) -> (Tree, BTreeMap<usize, NodeId>) {

@@ -6,10 +6,12 @@
 mod fields;
 mod host;
 mod overview;
+mod refcount;
 mod search;
 mod walk;
 
 pub use fields::{Field, Structure, fields};
 pub use host::{Found, HostMap, Owner, find_owner};
 pub use overview::{Cell, Overview};
+pub use refcount::refcount_of;
 pub use search::Search;
