@@ -339,28 +339,28 @@ fn fields(props: &BytesViewProperties, start: u64, onfollow: &Callback<u64>) -> 
         return html! {};
     }
     html! {
-        <div class="fields" tabindex="0" role="region" aria-label="Fields" data-testid="fields">
-            <table>
-                <thead><tr><th scope="col">{ "At" }</th><th scope="col">{ "Field" }</th><th scope="col">{ "Value" }</th></tr></thead>
-                <tbody>
-                    { for shown.into_iter().map(|f| {
-                        let follow = f.target.map(|to| onfollow.reform(move |_: MouseEvent| to));
-                        html! {
-                            <tr key={f.offset}>
-                                <td class="fields__at">{ format!("{:x}", f.offset) }</td>
-                                <td>{ &f.name }</td>
-                                <td>
-                                    <code>{ &f.value }</code>
-                                    if !f.meaning.is_empty() { <small>{ &f.meaning }</small> }
-                                    if let Some(onclick) = follow {
-                                        <button type="button" class="link" data-testid="follow" {onclick}>{ "follow" }</button>
-                                    }
-                                </td>
-                            </tr>
-                        }
-                    }) }
-                </tbody>
-            </table>
-        </div>
-    }
+           <div class="fields" tabindex="0" role="region" aria-label="Fields" data-testid="fields">
+               <table>
+                   <thead><tr><th scope="col">{ "At" }</th><th scope="col">{ "Field" }</th><th scope="col">{ "Value" }</th></tr></thead>
+                   <tbody>
+                       { for shown.into_iter().map(|f| {
+                           let follow = f.target.map(|to| onfollow.reform(move |_: MouseEvent| to));
+                           html! {
+                               <tr key={f.offset}>
+                                   <td class="fields__at">{ format!("{:x}", f.offset) }</td>
+                                   <td>{ &f.name }</td>
+                                   <td>
+                                       <code>{ &f.value }</code>
+                                       if !f.meaning.is_empty() { <small>{ &f.meaning }</small> }
+                                       if let Some(onclick) = follow {
+    { " " }<button type="button" class="link" data-testid="follow" {onclick}>{ "follow" }</button>
+                                       }
+                                   </td>
+                               </tr>
+                           }
+                       }) }
+                   </tbody>
+               </table>
+           </div>
+       }
 }
