@@ -57,6 +57,7 @@ pub(crate) enum Command {
     Blockpull(cmd::blockpull::Options),
     Rebase(cmd::rebase::Options),
     Remove(cmd::remove::Options),
+    Snapshot(cmd::snapshot::Options),
     Convert(cmd::convert::Options),
     Completions(cmd::generate::Completions),
     Man(cmd::generate::Man),

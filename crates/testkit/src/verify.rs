@@ -6,7 +6,9 @@
 use crate::bitmaps;
 use backchain_format::HostOffset;
 use backchain_format::bytes::{be64, to_u64, to_usize};
-use backchain_format::qcow2::{Head, L1Entry, L2Entry, L2Kind, RefcountBlock, RefcountTableEntry};
+use backchain_format::qcow2::{
+    Head, L1Entry, L2Entry, L2Kind, RefcountBlock, RefcountTableEntry, SnapshotEntry,
+};
 use std::collections::BTreeMap;
 
 /// What was found.
@@ -14,6 +16,8 @@ use std::collections::BTreeMap;
 pub struct Report {
     /// Damage: something dangles, is owned twice, or lies.
     pub errors: Vec<String>,
+    /// Copied flags that disagree with the refcount, but not with the references.
+    pub flags: Vec<String>,
     /// Host clusters counted more often than referred to, and how much more often.
     pub leaks: BTreeMap<u64, u64>,
     /// Guest clusters mapped behind the end of the disk: legal while a disk is being made
@@ -25,6 +29,14 @@ pub struct Report {
 
 /// Checks the bytes of a qcow2 file.
 pub fn verify(bytes: &[u8]) -> Report {
+    let mut report = verify_mid_change(bytes);
+    report.errors.append(&mut report.flags);
+    report
+}
+
+/// The same for what a crash left of a change of snapshots: copied flags may disagree with
+/// refcounts as long as no cluster with the flag has a second reference.
+pub fn verify_mid_change(bytes: &[u8]) -> Report {
     let mut check = Check {
         bytes,
         report: Report::default(),
@@ -55,19 +67,9 @@ impl Check<'_> {
     fn all(&mut self, head: &Head) {
         let header = &head.header;
         let cluster = header.cluster;
-        if header.snapshots > 0 {
-            self.error("images with snapshots are not checked here".to_owned());
-        }
         self.refer("header", 0, cluster.bytes(), cluster.bytes());
-        let l1_len = u64::from(header.l1_entries) * L1Entry::LEN;
-        self.refer("L1 table", header.l1_table.0, l1_len, cluster.bytes());
-        for index in 0..u64::from(header.l1_entries) {
-            let at = header.l1_table.0 + index * L1Entry::LEN;
-            match L1Entry::from_bits(self.word(at), at) {
-                Ok(entry) => self.l1(head, index, entry),
-                Err(error) => self.error(error.to_string()),
-            }
-        }
+        self.tables(head, header.l1_table, header.l1_entries, true);
+        self.snapshots(head);
         let table = header.refcount_table.0;
         let table_len = header.refcount_table_bytes();
         self.refer("refcount table", table, table_len, cluster.bytes());
@@ -87,6 +89,50 @@ impl Check<'_> {
         self.bitmaps(head);
         let counts = self.counts(head, &blocks);
         self.compare(&counts);
+    }
+
+    /// An L1 table and all it leads to. Copied flags count in the active one only.
+    fn tables(&mut self, head: &Head, table: HostOffset, entries: u32, active: bool) {
+        let cluster = head.header.cluster.bytes();
+        let l1_len = u64::from(entries) * L1Entry::LEN;
+        if l1_len > 0 {
+            self.refer("L1 table", table.0, l1_len, cluster);
+        }
+        let known = self.copied.len();
+        let strays = self.report.strays.len();
+        for index in 0..u64::from(entries) {
+            let at = table.0 + index * L1Entry::LEN;
+            match L1Entry::from_bits(self.word(at), at) {
+                Ok(entry) => self.l1(head, index, entry),
+                Err(error) => self.error(error.to_string()),
+            }
+        }
+        if !active {
+            self.copied.truncate(known);
+            self.report.strays.truncate(strays);
+        }
+    }
+
+    /// The table of snapshots, and what each of them refers to.
+    fn snapshots(&mut self, head: &Head) {
+        let header = &head.header;
+        let start = to_usize(header.snapshot_table.0);
+        let mut at = start;
+        for _ in 0..header.snapshots {
+            let mut bytes = self.bytes.get(at..).unwrap_or_default().to_vec();
+            bytes.resize(bytes.len() + 4096, 0);
+            match SnapshotEntry::from_bytes(&bytes, to_u64(at)) {
+                Ok((entry, len)) => {
+                    at += len;
+                    self.tables(head, entry.l1_table, entry.l1_entries, false);
+                }
+                Err(error) => return self.error(error.to_string()),
+            }
+        }
+        if at > start {
+            let len = to_u64(at - start);
+            self.refer("snapshot table", to_u64(start), len, header.cluster.bytes());
+        }
     }
 
     /// Counts a reference to all host clusters of a range and checks that they are in the file.
@@ -236,11 +282,15 @@ impl Check<'_> {
         }
         for (number, copied, who) in std::mem::take(&mut self.copied) {
             let count = counts.get(&number).copied().unwrap_or(0);
-            if copied != (count == 1) {
-                let flag = if copied { "set" } else { "clear" };
-                self.error(format!(
-                    "{who}: copied flag {flag} with a refcount of {count}"
-                ));
+            let references = self.references.get(&number).copied().unwrap_or(0);
+            let flag = if copied { "set" } else { "clear" };
+            let message = format!(
+                "{who}: copied flag {flag} with a refcount of {count} and {references} references"
+            );
+            if copied && references > 1 {
+                self.error(message);
+            } else if copied != (count == 1) {
+                self.report.flags.push(message);
             }
         }
     }

@@ -15,6 +15,7 @@ pub(crate) mod info;
 pub(crate) mod map;
 pub(crate) mod rebase;
 pub(crate) mod remove;
+pub(crate) mod snapshot;
 
 use crate::args::Command;
 use crate::failure::{Failure, Outcome};
@@ -38,6 +39,7 @@ pub(crate) fn run(command: Command) -> Outcome {
         Command::Blockcommit(options) => blockcommit::run(&options),
         Command::Blockpull(options) => blockpull::run(&options),
         Command::Remove(options) => remove::run(&options),
+        Command::Snapshot(options) => snapshot::run(&options),
         Command::Chain(options) => chain::run(&options),
         Command::Completions(options) => generate::completions(&options),
         Command::Man(options) => generate::man(&options),

@@ -314,7 +314,8 @@ fn bitmap_json(bitmap: &BitmapDirectoryEntry) -> Value {
     json!({"flags": flags, "name": bitmap.name, "granularity": granularity})
 }
 
-fn snapshots_text(snapshots: &[SnapshotEntry], out: &mut impl Write) -> io::Result<()> {
+/// The list of internal snapshots, with its title.
+pub(crate) fn snapshots_text(snapshots: &[SnapshotEntry], out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "Snapshot list:")?;
     row(out, ["ID", "TAG", "VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT"])?;
     for snapshot in snapshots {

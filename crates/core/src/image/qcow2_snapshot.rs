@@ -4,9 +4,11 @@ use super::Qcow2;
 use crate::error::{Error, ErrorKind, Result};
 use backchain_format::bytes::to_u64;
 use backchain_format::qcow2::{L1Entry, MAX_L1_BYTES, SnapshotEntry};
+use serde::{Deserialize, Serialize};
 
 /// Which internal snapshot is meant. Several may have the same name; the first one counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum SnapshotQuery {
     /// The one with this ID, or else the one with this name: `snapshot -a X`, `convert -l X`.
     IdOrName(String),

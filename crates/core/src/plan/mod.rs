@@ -26,6 +26,10 @@ mod rebase;
 mod refcounts;
 mod remove;
 mod repair;
+mod snapshot;
+mod snapshot_reach;
+mod snapshot_shift;
+mod snapshot_stage;
 mod step;
 mod tables;
 mod transaction;
@@ -301,6 +305,20 @@ impl crate::Tree {
                 name,
                 actions,
             } => bitmap::plan_bitmap(self, *node, name, actions),
+            Operation::SnapshotCreate {
+                image,
+                name,
+                date_sec,
+                date_nsec,
+            } => snapshot::plan_create(self, *image, name, (*date_sec, *date_nsec)),
+            Operation::SnapshotApply {
+                image,
+                snapshot,
+                allow_broken,
+            } => snapshot::plan_apply(self, *image, snapshot, *allow_broken),
+            Operation::SnapshotDelete { image, snapshot } => {
+                snapshot::plan_delete(self, *image, snapshot)
+            }
             Operation::Convert { top, name, options } => {
                 convert::plan_convert(self, *top, name, options)
             }

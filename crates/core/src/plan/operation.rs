@@ -1,6 +1,7 @@
 //! What can be asked of a tree.
 
 use crate::chain::NodeId;
+use crate::image::SnapshotQuery;
 use backchain_format::Format;
 use backchain_format::qcow2::Codec;
 use serde::{Deserialize, Serialize};
@@ -94,6 +95,33 @@ pub enum Operation {
         name: String,
         /// How it is to be; its size is `top`'s.
         options: CreateOptions,
+    },
+    /// Takes an internal snapshot of what the disk is now.
+    SnapshotCreate {
+        /// The image.
+        image: NodeId,
+        /// Name of the snapshot: at most 65535 bytes; others may have the same.
+        name: String,
+        /// When, in seconds since the epoch: the engine has no clock.
+        date_sec: u32,
+        /// Nanoseconds on top.
+        date_nsec: u32,
+    },
+    /// Makes the disk what it was when an internal snapshot was taken.
+    SnapshotApply {
+        /// The image.
+        image: NodeId,
+        /// Which one.
+        snapshot: SnapshotQuery,
+        /// Go on although other images read differently afterwards.
+        allow_broken: bool,
+    },
+    /// Deletes an internal snapshot.
+    SnapshotDelete {
+        /// The image.
+        image: NodeId,
+        /// Which one.
+        snapshot: SnapshotQuery,
     },
 }
 

@@ -14,6 +14,7 @@ use backchain_format::qcow2::{
     ClusterSize, Header, MAX_REFCOUNT_TABLE_BYTES, RefcountBlock, RefcountTableEntry, RefcountWidth,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 pub(crate) struct Refcounts {
@@ -110,7 +111,8 @@ impl Refcounts {
             .map_or(0, |b| b.block.get(cluster % per)))
     }
 
-    fn set(&mut self, cluster: u64, count: u64) -> Result<()> {
+    /// Stores a refcount; the block that covers it must exist.
+    pub(crate) fn set(&mut self, cluster: u64, count: u64) -> Result<()> {
         let per = self.per_block();
         if let Some(block) = self.block(cluster / per)?
             && block.block.set(cluster % per, count)
@@ -145,6 +147,35 @@ impl Refcounts {
     pub(crate) fn forget_unchanged(&mut self) -> u64 {
         self.blocks.retain(|_, block| block.dirty || block.new);
         to_u64(self.blocks.len()) << self.cluster.bits()
+    }
+
+    /// The largest refcount that fits.
+    pub(crate) fn max(&self) -> u64 {
+        self.width.max()
+    }
+
+    /// First cluster behind all that the blocks of the table cover.
+    pub(crate) fn covered(&self) -> u64 {
+        let last = self.table.iter().rposition(|entry| *entry != 0);
+        last.map_or(0, |index| (to_u64(index) + 1) * self.per_block())
+    }
+
+    /// Keeps the block that covers `cluster` in memory: it will be changed once more, and what
+    /// was written is not read.
+    pub(crate) fn pin(&mut self, cluster: u64) {
+        self.pinned.insert(cluster / self.per_block());
+    }
+
+    /// Lets go of the blocks of a range of clusters that are written and not changed any more.
+    pub(crate) fn release(&mut self, clusters: &Range<u64>) {
+        let per = self.per_block();
+        let pinned = &self.pinned;
+        self.blocks.retain(|index, block| {
+            block.dirty
+                || block.new
+                || pinned.contains(index)
+                || !clusters.contains(&index.saturating_mul(per))
+        });
     }
 
     /// The clusters that one block covers.

@@ -136,6 +136,8 @@ pub enum MetadataKind {
     RefcountBlock,
     /// Bitmap directory, tables and bits.
     Bitmap,
+    /// The table of internal snapshots.
+    SnapshotTable,
 }
 
 impl Step {

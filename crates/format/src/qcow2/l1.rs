@@ -15,6 +15,8 @@ pub struct L1Entry {
 }
 
 impl L1Entry {
+    /// The copied flag in the entry.
+    pub const COPIED: u64 = COPIED;
     /// Bytes of an entry.
     pub const LEN: u64 = 8;
 

@@ -79,6 +79,10 @@ pub struct L2Entry {
 }
 
 impl L2Entry {
+    /// The copied flag in the first word.
+    pub const COPIED: u64 = COPIED;
+    /// The flag of compressed clusters in the first word.
+    pub const COMPRESSED: u64 = COMPRESSED;
     /// An entry for nothing.
     pub const UNALLOCATED: Self = Self {
         kind: L2Kind::Unallocated,
