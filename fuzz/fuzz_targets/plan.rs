@@ -27,6 +27,7 @@ fuzz_target!(|files: (Vec<u8>, Vec<u8>)| {
             empty_top: true,
             bitmaps: false,
             allow_broken: true,
+            allow_plaintext: true,
         });
     }
     for operation in operations {

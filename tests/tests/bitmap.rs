@@ -419,6 +419,7 @@ fn commit(spec: &TreeSpec, seed: u64) -> Result<Option<Taken>, String> {
         empty_top: false,
         bitmaps: true,
         allow_broken: true,
+        allow_plaintext: false,
     };
     Ok(Some((case, operation, base, merged)))
 }

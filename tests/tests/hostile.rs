@@ -221,6 +221,7 @@ fn exercise(tree: &Tree, top: NodeId) {
             empty_top: false,
             bitmaps: false,
             allow_broken: true,
+            allow_plaintext: true,
         });
         operations.push(Operation::Rebase {
             overlay: top,

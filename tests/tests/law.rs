@@ -185,7 +185,7 @@ proptest! {
             let Operation::Remove { layer, active, .. } = op.operation else {
                 return Err(TestCaseError::fail("not a remove"));
             };
-            let operation = Operation::Remove { layer, active, method: wanted, allow_broken: true };
+            let operation = Operation::Remove { layer, active, method: wanted, allow_broken: true, allow_plaintext: true };
             let plan = tree.plan(&operation).map_err(|e| TestCaseError::fail(e.to_string()))?;
             let preview = Preview::of(plan).map_err(|e| TestCaseError::fail(e.to_string()))?;
             Ok(preview.written())

@@ -11,7 +11,6 @@ use backchain_testkit::build::strategy::{Limits, tree};
 use backchain_testkit::case::{Case, Files, engine_view, id, open};
 use backchain_testkit::judge::carry_out;
 use backchain_testkit::model::first_difference;
-use backchain_testkit::ops::has_bitmaps;
 use backchain_testkit::rng::Rng;
 use backchain_testkit::sim::{Run, crash_states};
 use backchain_testkit::verify::{verify, verify_mid_change};
@@ -131,7 +130,9 @@ impl World {
                     base: id(image),
                     relink: Vec::new(),
                     empty_top: false,
+                    bitmaps: false,
                     allow_broken: true,
+                    allow_plaintext: true,
                 };
                 let (upper, mut view) = (&self.active[top], self.active[image].clone());
                 view.resize(view.len().max(upper.len()), 0);
@@ -396,4 +397,11 @@ proptest! {
             qemu::check(dir.path(), &node.name, false).map_err(TestCaseError::fail)?;
         }
     }
+}
+
+/// Bitmaps stand in the way of some changes.
+fn has_bitmaps(case: &Case, node: usize) -> bool {
+    let file = &case.files[&case.nodes[node].name];
+    let head = backchain_format::qcow2::Head::from_bytes(file.bytes());
+    head.is_ok_and(|h| h.extensions.bitmaps(0).is_some())
 }

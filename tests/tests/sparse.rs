@@ -130,6 +130,7 @@ proptest! {
             empty_top: relink.is_empty(),
             bitmaps: false,
             allow_broken: true,
+            allow_plaintext: false,
         };
         let (operation, kept): (_, &[usize]) = match which {
             0 => (commit(2, 0, &[3]), &[2, 3]),
@@ -207,6 +208,7 @@ fn virtual_size_alone_costs_nothing() {
             empty_top: true,
             bitmaps: false,
             allow_broken: true,
+            allow_plaintext: false,
         },
         Operation::Pull {
             overlay: id(1),

@@ -67,6 +67,9 @@ impl Failure {
         if error.kind() == ErrorKind::Dependents {
             message = format!("{} with --force-dependents", error.message());
         }
+        if error.kind() == ErrorKind::Plaintext {
+            message = format!("{} (--allow-plaintext)", error.message());
+        }
         Self {
             message: one_line(&message),
             code: code_of_change(error.kind()),
@@ -157,6 +160,7 @@ fn one_line(message: &str) -> String {
 fn code_of_change(kind: ErrorKind) -> u8 {
     match kind {
         ErrorKind::Dependents
+        | ErrorKind::Plaintext
         | ErrorKind::WrongLabel
         | ErrorKind::Loop
         | ErrorKind::Refused

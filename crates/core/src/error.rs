@@ -23,6 +23,8 @@ pub enum ErrorKind {
     WrongLabel,
     /// The change would break images that depend on a file; an override exists.
     Dependents,
+    /// Data of an encrypted image would be written unencrypted; an override exists.
+    Plaintext,
     /// The change is refused for a reason that has no override.
     Refused,
     /// Another program has the image open.

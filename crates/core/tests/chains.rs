@@ -124,6 +124,7 @@ fn a_label_that_disagrees_with_the_content_is_never_written_through() {
         empty_top: false,
         bitmaps: false,
         allow_broken: false,
+        allow_plaintext: false,
     };
     assert_eq!(
         tree.plan(&commit).err().unwrap().kind(),
@@ -150,6 +151,7 @@ fn a_base_with_other_overlays_is_not_committed_into_by_default() {
         empty_top: false,
         bitmaps: false,
         allow_broken,
+        allow_plaintext: false,
     };
     let error = tree.plan(&commit(false)).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Dependents);

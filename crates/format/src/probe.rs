@@ -17,6 +17,8 @@ pub enum Format {
     Raw,
     /// QEMU copy on write, version 2 and 3.
     Qcow2,
+    /// An encrypted volume, LUKS version 1.
+    Luks,
 }
 
 impl Format {
@@ -25,6 +27,7 @@ impl Format {
         match self {
             Format::Raw => "raw",
             Format::Qcow2 => "qcow2",
+            Format::Luks => "luks",
         }
     }
 }
@@ -41,6 +44,7 @@ impl FromStr for Format {
         match s {
             "raw" => Ok(Format::Raw),
             "qcow2" => Ok(Format::Qcow2),
+            "luks" => Ok(Format::Luks),
             other => Err(UnknownFormat(other.to_owned())),
         }
     }
@@ -62,6 +66,8 @@ pub fn probe(head: &[u8]) -> Format {
     let version = crate::bytes::be32(head, 4);
     if head.starts_with(&crate::qcow2::MAGIC) && matches!(version, Some(1..)) {
         Format::Qcow2
+    } else if head.starts_with(&crate::luks::MAGIC) && crate::bytes::be16(head, 6) == Some(1) {
+        Format::Luks
     } else {
         Format::Raw
     }
@@ -72,11 +78,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_magic_with_a_version_is_qcow2() {
+    fn only_a_magic_with_a_version_is_a_format() {
         assert_eq!(probe(b"QFI\xfb\0\0\0\0"), Format::Raw);
         assert_eq!(probe(b"QFI\xfb\0\0\0\x01"), Format::Qcow2);
         assert_eq!(probe(b"QFI\xfb\0\0\0\x03"), Format::Qcow2);
         assert_eq!(probe(b"QFI\xfb"), Format::Raw);
         assert_eq!(probe(b""), Format::Raw);
+        assert_eq!(probe(b"LUKS\xba\xbe\0\x01"), Format::Luks);
+        assert_eq!(probe(b"LUKS\xba\xbe\0\x02"), Format::Raw);
     }
 }

@@ -146,6 +146,7 @@ impl Pick {
             empty_top,
             bitmaps: false,
             allow_broken: true,
+            allow_plaintext: true,
         });
         op.commit(case, top, base);
         op.links = relink.into_iter().map(|n| (n, Some(base))).collect();
@@ -211,6 +212,7 @@ impl Pick {
             active: id(active),
             method: Some(method),
             allow_broken: true,
+            allow_plaintext: true,
         });
         let parent = case.nodes[layer].parent?;
         if method == RemoveMethod::Commit {

@@ -13,6 +13,7 @@ use super::write::{Strategy, Writer, scratch};
 use crate::js;
 use crate::protocol::Progress;
 use backchain::chain::Fingerprint;
+use backchain::plan::{Ciphers, Origin, Recoder};
 use backchain::source::read_padded;
 use backchain::{CodecState, NodeId, Plan, ReadAt, Step, inflate};
 use std::cell::Cell;
@@ -45,6 +46,8 @@ pub struct NewFile {
 
 /// Bytes copied from file to file in one go.
 const PIECE: u64 = 32 << 20;
+/// Bytes decrypted or encrypted in one go: they go through the page's own memory.
+const RECODED: u64 = 8 << 20;
 /// Milliseconds after which messages are let in.
 const BREATH: f64 = 40.0;
 
@@ -62,6 +65,8 @@ pub struct Run<'a> {
     done: u64,
     breathed: f64,
     codec: CodecState,
+    ciphers: Ciphers,
+    recoder: Recoder,
     cluster: Option<(NodeId, u64, Vec<u8>)>,
 }
 
@@ -87,6 +92,8 @@ impl<'a> Run<'a> {
             done: 0,
             breathed: now(),
             codec: CodecState::default(),
+            ciphers: Ciphers::default(),
+            recoder: Recoder::default(),
             cluster: None,
         }
     }
@@ -115,6 +122,7 @@ impl<'a> Run<'a> {
             .iter()
             .map(|file| (file.node, file.before))
             .collect();
+        self.ciphers = plan.info.ciphers.clone();
         for (&node, before) in &expected {
             self.check_unchanged(node, *before).await?;
         }
@@ -269,6 +277,44 @@ impl<'a> Run<'a> {
                     .ok_or_else(|| "A step reaches past its cluster.".to_owned())?
                     .to_vec();
                 self.writer(to)?.bytes(dst.0, &wanted).await?;
+            }
+            Step::Recode {
+                origin,
+                to,
+                dst,
+                encrypt,
+                len,
+                ..
+            } => {
+                let source = match origin.source() {
+                    Some(node) => Some(self.entry(node)?.source.clone()),
+                    None => None,
+                };
+                let mut at = 0;
+                while at < len {
+                    let piece = match origin {
+                        Origin::Packed { .. } => len,
+                        _ => RECODED.min(len - at),
+                    };
+                    let mut bytes = vec![0; size(piece)?];
+                    let encrypt = encrypt.map(|offset| offset.saturating_add(at));
+                    let source = source.as_ref().map(|source| source.as_ref() as &dyn ReadAt);
+                    self.recoder
+                        .fill(
+                            &self.ciphers,
+                            &origin.advanced(at),
+                            source,
+                            to,
+                            encrypt,
+                            &mut bytes,
+                        )
+                        .map_err(|error| sentence(&error.to_string()))?;
+                    self.writer(to)?.bytes(dst.plus(at).0, &bytes).await?;
+                    at += piece;
+                    self.done = self.done.saturating_add(piece);
+                    self.breathe("Writing").await?;
+                }
+                return Ok(());
             }
             Step::Zero { to, dst, len } => self.writer(to)?.zero(dst.0, len).await?,
             Step::Write { to, dst, bytes, .. } => self.writer(to)?.bytes(dst.0, &bytes).await?,

@@ -24,6 +24,7 @@ pub fn wish(session: &Session, form: &Operation) -> Result<Wish, String> {
             empty_top: false,
             bitmaps: false,
             allow_broken: form.force,
+            allow_plaintext: form.force,
         },
         Kind::Pull => Wish::Pull { overlay: top, base },
         Kind::Rebase if form.link_only => {
@@ -56,6 +57,7 @@ pub fn wish(session: &Session, form: &Operation) -> Result<Wish, String> {
                 }
             }),
             allow_broken: form.force,
+            allow_plaintext: form.force,
         },
     })
 }

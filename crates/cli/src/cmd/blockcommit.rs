@@ -34,6 +34,9 @@ pub(crate) struct Options {
     /// Go on although other images read differently afterwards
     #[arg(long)]
     force_dependents: bool,
+    /// Go on although data of an encrypted image gets into one that is not encrypted
+    #[arg(long)]
+    allow_plaintext: bool,
     #[command(flatten)]
     input: Input,
     #[command(flatten)]
@@ -61,6 +64,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         empty_top: false,
         bitmaps: false,
         allow_broken: options.force_dependents,
+        allow_plaintext: options.allow_plaintext,
     };
     let run = Run {
         title: "blockcommit",

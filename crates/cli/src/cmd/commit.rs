@@ -33,6 +33,9 @@ pub(crate) struct Options {
     /// Go on although other images read differently afterwards
     #[arg(long)]
     force_dependents: bool,
+    /// Go on although data of an encrypted image gets into one that is not encrypted
+    #[arg(long)]
+    allow_plaintext: bool,
     #[command(flatten)]
     input: Input,
     #[command(flatten)]
@@ -74,6 +77,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         empty_top: !options.drop && options.base.is_none(),
         bitmaps: options.bitmaps,
         allow_broken: options.force_dependents,
+        allow_plaintext: options.allow_plaintext,
     };
     let run = Run {
         title: "commit",

@@ -31,6 +31,9 @@ pub(crate) struct Options {
     /// Go on although other images read differently afterwards
     #[arg(long)]
     force_dependents: bool,
+    /// Go on although data of an encrypted image gets into one that is not encrypted
+    #[arg(long)]
+    allow_plaintext: bool,
     #[command(flatten)]
     sharing: Sharing,
     #[command(flatten)]
@@ -67,6 +70,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
             Method::Rebase => RemoveMethod::Rebase,
         }),
         allow_broken: options.force_dependents,
+        allow_plaintext: options.allow_plaintext,
     };
     let run = Run {
         title: "remove",

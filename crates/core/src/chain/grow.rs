@@ -3,7 +3,7 @@
 use super::gate::{Denied, Gate, Granted, Request};
 use super::locator::Locator;
 use super::name::{self, Backing, File, Opening};
-use super::node::{Fingerprint, FormatOrigin, Link, Node, NodeId};
+use super::node::{CipherCell, Fingerprint, FormatOrigin, Link, Node, NodeId};
 use super::tree::{Tree, index};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
@@ -73,7 +73,7 @@ impl Tree {
                 allocated: Some(0),
             },
         };
-        self.insert(granted, opening, origin)
+        self.insert(gate, granted, opening, origin)
     }
 
     /// Opens the backing file of `id`. Returns it when it is new to the tree.
@@ -141,6 +141,7 @@ impl Tree {
 
     fn insert(
         &mut self,
+        gate: &dyn Gate,
         granted: Granted,
         opening: Opening,
         origin: FormatOrigin,
@@ -189,7 +190,15 @@ impl Tree {
             allocated: granted.allocated,
             data: None,
             data_error: None,
+            unlocked: CipherCell::default(),
         };
+        if let Some(id) = &node.opened.key_secret {
+            node.unlocked.give(
+                gate.secret(id).ok_or_else(|| {
+                    Error::new(ErrorKind::Locked, format!("No secret with id '{id}'"))
+                }),
+            );
+        }
         if node.wants_data_file() || node.opened.data_file.is_some() {
             let message = "the external data file was not opened";
             node.data_error = Some(Error::new(ErrorKind::NotGranted, message));

@@ -15,7 +15,7 @@ pub use gate::{Denied, Gate, Granted, MapGate, Request, Secret};
 pub use layers::Chain;
 pub use locator::{Locator, file_name};
 pub use name::{Backing as BackingChoice, File as OpeningFile, Opening, Options, Window};
-pub use node::{Fingerprint, FormatOrigin, Link, Node, NodeId};
+pub use node::{CipherCell, Fingerprint, FormatOrigin, Link, Node, NodeId};
 pub use read::Reader;
 pub(crate) use read::Unpacked;
 pub use sweep::{ChainExtent, ChainExtents};

@@ -1,14 +1,16 @@
 //! A node: one image file that was opened.
 
+use super::gate::Secret;
 use super::name::Opening;
-use crate::error::{Error, Result};
-use crate::image::{Extents, Image};
-use crate::source::Source;
+use crate::crypto::Cipher;
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{Encryption, Extents, Image};
+use crate::source::{Source, read_padded};
 use backchain_format::Format;
 use backchain_format::qcow2::{Backing, incompatible};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A node's number within its [`super::Tree`]; plans use it to name files.
 #[derive(
@@ -91,6 +93,40 @@ pub struct Node {
     pub data: Option<Arc<Node>>,
     /// Why the external data file that the image needs is not open.
     pub data_error: Option<Error>,
+    /// The cipher, once the image was unlocked (see [`super::Tree::unlock`]).
+    pub unlocked: CipherCell,
+}
+
+/// The cipher of an encrypted image, derived when it is first asked for. Clones are the same
+/// cell.
+#[derive(Clone, Default)]
+pub struct CipherCell(Arc<Lock>);
+
+#[derive(Default)]
+struct Lock {
+    /// The passphrase, or why there is none.
+    secret: OnceLock<Result<Secret>>,
+    /// What was made of it.
+    cipher: OnceLock<Arc<Cipher>>,
+    /// Why nothing could be made of it.
+    failure: OnceLock<Error>,
+}
+
+impl CipherCell {
+    /// The cipher of an image that is just being made.
+    pub fn of(cipher: Option<Arc<Cipher>>) -> Self {
+        let cell = Self::default();
+        if let Some(cipher) = cipher {
+            let _ = cell.0.cipher.set(cipher);
+        }
+        cell
+    }
+
+    /// Takes the passphrase for later, or the reason why there is none.
+    pub(super) fn give(&self, secret: Result<Secret>) {
+        // Only the first one counts.
+        let _ = self.0.secret.set(secret);
+    }
 }
 
 impl Node {
@@ -107,6 +143,81 @@ impl Node {
     /// The node whose file holds this image's guest data: the external data file, else itself.
     pub fn data_node(&self) -> &Node {
         self.data.as_deref().unwrap_or(self)
+    }
+
+    /// The cipher of the guest's data; `None` where it is not encrypted.
+    ///
+    /// # Errors
+    /// *Locked* when no passphrase was given or it was not the right one.
+    pub fn cipher(&self) -> Result<Option<&Arc<Cipher>>> {
+        let Some(encryption) = self.image()?.encryption() else {
+            return Ok(None);
+        };
+        let lock = &self.unlocked.0;
+        if let Some(cipher) = lock.cipher.get() {
+            return Ok(Some(cipher));
+        }
+        let blame = |error: &Error| error.duplicate().about(&self.name);
+        if let Some(failure) = lock.failure.get() {
+            return Err(blame(failure));
+        }
+        let secret = match lock.secret.get() {
+            Some(Ok(secret)) => secret,
+            Some(Err(error)) => return Err(blame(error)),
+            None => {
+                let message = "the image is encrypted and no passphrase was given";
+                return Err(Error::new(ErrorKind::Locked, message).about(&self.name));
+            }
+        };
+        match self.derive(encryption, secret) {
+            Ok(cipher) => Ok(Some(lock.cipher.get_or_init(|| Arc::new(cipher)))),
+            Err(error) => Err(blame(lock.failure.get_or_init(|| error))),
+        }
+    }
+
+    /// Makes the cipher of a passphrase, which takes as long as that is stretched.
+    fn derive(&self, encryption: Encryption, secret: &Secret) -> Result<Cipher> {
+        match encryption {
+            Encryption::Aes => Cipher::legacy_aes(secret.as_bytes()),
+            Encryption::Luks => {
+                let source = self.source.as_ref();
+                let area = self.image()?.luks(source)?;
+                let area = area.ok_or_else(|| {
+                    Error::new(ErrorKind::Corrupt, "the encryption header is missing")
+                })?;
+                let (_, key) = area.unlock(source, secret.as_bytes())?;
+                key.cipher(area.header.cipher)
+            }
+        }
+    }
+
+    /// Unlocks the image with a passphrase, now; unless it is unlocked already.
+    pub(super) fn unlock(&self, secret: &Secret) -> Result<()> {
+        let lock = &self.unlocked.0;
+        let Some(encryption) = self.image()?.encryption() else {
+            return Ok(());
+        };
+        if lock.cipher.get().is_none() {
+            let cipher = self.derive(encryption, secret).map_err(|e| self.blame(e))?;
+            let _ = lock.cipher.set(Arc::new(cipher));
+        }
+        Ok(())
+    }
+
+    /// Fills `buf` with the guest bytes from `guest` on, which are at `host` of the file that
+    /// holds them. Past the end of the file there are zeros, encrypted ones where it is.
+    pub fn read_data(&self, guest: u64, host: u64, buf: &mut [u8]) -> Result<()> {
+        let cipher = self.cipher()?;
+        let data = self.data_node();
+        let source = data.source.as_ref();
+        match cipher {
+            None => read_padded(source, host, buf),
+            Some(cipher) => {
+                let offset = self.image()?.vector_offset(guest, host);
+                cipher.read(source, host, offset, buf)
+            }
+        }
+        .map_err(|e| data.blame(e))
     }
 
     /// The image, or an error that names this file.
@@ -148,6 +259,7 @@ impl Node {
             allocated: self.allocated,
             data: self.data.clone(),
             data_error: self.data_error.as_ref().map(Error::duplicate),
+            unlocked: self.unlocked.clone(),
         }
     }
 

@@ -34,10 +34,7 @@ impl Unpacked {
     /// Fills `buf` with the bytes of `extent` of layer `node`, from its start on.
     pub(crate) fn read(&mut self, node: &Node, extent: &Extent, buf: &mut [u8]) -> Result<()> {
         match extent.place {
-            Place::Data { host } => {
-                let data = node.data_node();
-                read_padded(data.source.as_ref(), host.0, buf).map_err(|e| data.blame(e))
-            }
+            Place::Data { host } => node.read_data(extent.start, host.0, buf),
             Place::Compressed { host, len, skip } => {
                 self.unpack(node, host.0, len).map_err(|e| node.blame(e))?;
                 let start = to_usize(skip);

@@ -1,5 +1,6 @@
 //! The tree: any set of files with the backing links between them.
 
+use super::gate::Secret;
 use super::layers::Chain;
 use super::node::{FormatOrigin, Link, Node, NodeId};
 use crate::error::{Error, ErrorKind, Result};
@@ -20,6 +21,15 @@ impl Tree {
     /// An empty tree.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Unlocks an encrypted image, which takes as long as its passphrase is stretched. Images
+    /// that are not encrypted, or are unlocked already, stay as they are.
+    ///
+    /// # Errors
+    /// *Locked* for a wrong passphrase; another one may be tried.
+    pub fn unlock(&self, id: NodeId, passphrase: &Secret) -> Result<()> {
+        self.node(id).unlock(passphrase)
     }
 
     /// All nodes in the order they were opened.

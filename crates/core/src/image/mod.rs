@@ -1,22 +1,34 @@
 //! One layer: what does *this* file say about a guest range?
 
 pub(crate) mod bitmap;
+mod luks;
 mod qcow2;
 mod qcow2_cursor;
 mod qcow2_snapshot;
 mod raw_cursor;
 
 pub use bitmap::{BitmapBits, Chunk};
+pub use luks::Luks;
 pub use qcow2::Qcow2;
 pub use qcow2_snapshot::SnapshotQuery;
 
+use crate::crypto::LuksArea;
 use crate::error::Result;
 use crate::extent::Extent;
 use crate::source::{ReadAt, Source};
-use backchain_format::qcow2::Codec;
+use backchain_format::qcow2::{Codec, CryptMethod};
 use backchain_format::{Format, qcow2 as format, raw};
 use qcow2_cursor::Qcow2Cursor;
 use raw_cursor::RawCursor;
+
+/// The two ways of encrypting guest data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encryption {
+    /// The old method of qcow2: read, never written anew.
+    Aes,
+    /// LUKS.
+    Luks,
+}
 
 /// An image that was opened and whose header is valid.
 #[derive(Debug, Clone)]
@@ -30,6 +42,8 @@ pub enum Image {
     },
     /// qcow2.
     Qcow2(Box<Qcow2>),
+    /// An encrypted volume.
+    Luks(Box<Luks>),
 }
 
 impl Image {
@@ -37,6 +51,7 @@ impl Image {
     pub fn open(source: &dyn ReadAt, format: Format) -> Result<Self> {
         Ok(match format {
             Format::Qcow2 => Image::Qcow2(Box::new(Qcow2::open(source)?)),
+            Format::Luks => Image::Luks(Box::new(Luks::open(source)?)),
             _ => Image::Raw {
                 size: raw::virtual_size(source.len()),
                 offset: 0,
@@ -49,6 +64,7 @@ impl Image {
         match self {
             Image::Raw { .. } => Format::Raw,
             Image::Qcow2(_) => Format::Qcow2,
+            Image::Luks(_) => Format::Luks,
         }
     }
 
@@ -57,6 +73,7 @@ impl Image {
         match self {
             Image::Raw { size, .. } => *size,
             Image::Qcow2(image) => image.head.header.size,
+            Image::Luks(volume) => volume.size,
         }
     }
 
@@ -69,7 +86,42 @@ impl Image {
     pub fn as_qcow2(&self) -> Option<&Qcow2> {
         match self {
             Image::Qcow2(image) => Some(image),
+            Image::Raw { .. } | Image::Luks(_) => None,
+        }
+    }
+
+    /// How the guest's data is encrypted.
+    pub fn encryption(&self) -> Option<Encryption> {
+        match self {
             Image::Raw { .. } => None,
+            Image::Luks(_) => Some(Encryption::Luks),
+            Image::Qcow2(image) => match image.head.header.crypt {
+                CryptMethod::None => None,
+                CryptMethod::Aes => Some(Encryption::Aes),
+                CryptMethod::Luks => Some(Encryption::Luks),
+            },
+        }
+    }
+
+    /// The LUKS header, wherever the image keeps it; `None` for images without one.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not valid.
+    pub fn luks(&self, source: &dyn ReadAt) -> Result<Option<LuksArea>> {
+        match self {
+            Image::Raw { .. } => Ok(None),
+            Image::Luks(volume) => Ok(Some(volume.area.clone())),
+            Image::Qcow2(image) => image.luks(source),
+        }
+    }
+
+    /// What the initialisation vector of an encrypted sector is made from: the offset, in
+    /// bytes, that counts for the sector at `guest` on the disk and `host` in the file.
+    pub fn vector_offset(&self, guest: u64, host: u64) -> u64 {
+        match self {
+            Image::Luks(volume) => host.saturating_sub(volume.payload()),
+            Image::Qcow2(image) if image.head.header.crypt == CryptMethod::Aes => guest,
+            _ => host,
         }
     }
 
@@ -93,10 +145,10 @@ impl Image {
                 Cursor::Raw(RawCursor::new(source.clone(), *offset, *size, start))
             }
             Image::Qcow2(image) => {
-                image.check_readable()?;
                 let cursor = Qcow2Cursor::new(source.clone(), image, data.len(), start);
                 Cursor::Qcow2(Box::new(cursor))
             }
+            Image::Luks(volume) => Cursor::One(volume.extent(start)),
         };
         Ok(Extents {
             cursor,
@@ -109,6 +161,8 @@ impl Image {
 enum Cursor {
     Raw(RawCursor),
     Qcow2(Box<Qcow2Cursor>),
+    /// The last extent.
+    One(Option<Extent>),
 }
 
 /// Iterator over the extents of one image. After an error it ends.
@@ -126,6 +180,7 @@ impl Extents {
         let next = match &mut self.cursor {
             Cursor::Raw(cursor) => cursor.next(),
             Cursor::Qcow2(cursor) => cursor.next(),
+            Cursor::One(extent) => Ok(extent.take()),
         };
         self.failed = next.is_err();
         next.transpose()

@@ -1,12 +1,17 @@
 //! Opening a qcow2 image.
 
+use crate::crypto::LuksArea;
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::{ReadAt, read_padded};
 use backchain_format::bytes::{to_u64, to_usize};
+use backchain_format::luks::HeaderPointer;
 use backchain_format::qcow2::{
-    BitmapDirectoryEntry, CryptMethod, Head, L1Entry, L2Layout, SnapshotEntry, autoclear,
+    BitmapDirectoryEntry, CryptMethod, Extensions, Head, L1Entry, L2Layout, SnapshotEntry,
+    autoclear,
 };
 
+/// The most that a LUKS header with its key material may take; those that QEMU makes take 2 MiB.
+const MAX_CRYPTO_HEADER: u64 = 64 << 20;
 /// QEMU's limit for the bytes of a snapshot table.
 pub(super) const MAX_SNAPSHOT_TABLE: u64 = 64 << 20;
 /// Bytes of it read at once: room for two entries of 40 bytes, 1024 extra bytes and two names
@@ -77,16 +82,61 @@ impl Qcow2 {
         self.head.header.l2_layout()
     }
 
-    /// Fails where guest data cannot be read by this program.
-    pub fn check_readable(&self) -> Result<()> {
-        let header = &self.head.header;
-        if header.crypt != CryptMethod::None {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "the image is encrypted, which is not supported yet",
-            ));
+    /// Where the encryption header is; `None` without one.
+    pub fn crypto_header(&self) -> Result<Option<HeaderPointer>> {
+        let data = self.head.extensions.get(Extensions::CRYPTO);
+        let Some(pointer) = data.map(HeaderPointer::from_bytes).transpose()? else {
+            return Ok(None);
+        };
+        if pointer.len > MAX_CRYPTO_HEADER {
+            let message = format!(
+                "the encryption header is {} bytes long, at most {MAX_CRYPTO_HEADER} are allowed",
+                pointer.len
+            );
+            return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        Ok(())
+        Ok(Some(pointer))
+    }
+
+    /// The numbers of the host clusters that hold the encryption header.
+    pub fn crypto_clusters(&self) -> Result<std::ops::Range<u64>> {
+        let cluster = self.head.header.cluster;
+        Ok(match self.crypto_header()? {
+            Some(at) => {
+                let end = at.offset.saturating_add(at.len).min(self.file_len);
+                at.offset >> cluster.bits()..cluster.clusters(end)
+            }
+            None => 0..0,
+        })
+    }
+
+    /// Reads the LUKS header of an image that is encrypted this way.
+    pub fn luks(&self, source: &dyn ReadAt) -> Result<Option<LuksArea>> {
+        let header = &self.head.header;
+        if header.crypt != CryptMethod::Luks {
+            return Ok(None);
+        }
+        let Some(pointer) = self.crypto_header()? else {
+            return Ok(None);
+        };
+        if !header.cluster.is_aligned(pointer.offset) {
+            let message = format!(
+                "Encryption header offset '{}' is not a multiple of cluster size '{}'",
+                pointer.offset,
+                header.cluster.bytes()
+            );
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        self.check_inside("encryption header", pointer.offset, pointer.len)?;
+        let area = LuksArea::read(source, pointer.offset)?;
+        if area.header.payload_offset > pointer.len {
+            let message = format!(
+                "the key material of the encryption header ends at byte {}, behind the {} bytes it has",
+                area.header.payload_offset, pointer.len
+            );
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        Ok(Some(area))
     }
 
     /// Reads the table of internal snapshots. Bytes past the end of the file are zeros.

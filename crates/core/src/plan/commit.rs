@@ -20,6 +20,7 @@ pub(super) struct Commit<'a> {
     pub(super) empty_top: bool,
     pub(super) bitmaps: bool,
     pub(super) allow_broken: bool,
+    pub(super) allow_plaintext: bool,
 }
 
 impl Commit<'_> {
@@ -39,6 +40,9 @@ impl Commit<'_> {
             })?;
         let (top, base) = (tree.node(self.top), tree.node(self.base));
         guard::data_writable_beside_snapshots(tree, base)?;
+        guard::unlocked(chain.layers())?;
+        let merged = chain.layers().get(..depth).unwrap_or_default();
+        guard::no_plaintext(merged, base, self.allow_plaintext)?;
         if top.virtual_size() > base.virtual_size() {
             guard::can_grow(base)?;
         }
@@ -264,6 +268,10 @@ pub(super) fn target_stage(
         Image::Raw { offset, .. } => {
             let stage = RawStage::new(node.id, node.source.len(), size, flow, seal);
             Box::new(stage.at(*offset))
+        }
+        Image::Luks(volume) => {
+            let stage = RawStage::new(node.id, node.source.len(), size, flow, seal);
+            Box::new(stage.encrypted(node, volume.payload())?)
         }
         Image::Qcow2(_) => {
             let target = Qcow2Target::new(node, HeadCell::of(node)?, true)?.recording()?;

@@ -7,7 +7,7 @@ use super::info::InfoBuilder;
 use super::link::HeadCell;
 use super::qcow2_target::{Qcow2Stage, Qcow2Target};
 use super::raw_target::RawStage;
-use super::{CreateOptions, Fixed, Plan, Preallocation, Stage, Step};
+use super::{CreateOptions, Fixed, Plan, Preallocation, Stage, Step, guard};
 use crate::chain::{NodeId, Tree};
 use crate::error::Result;
 use backchain_format::Format;
@@ -20,6 +20,7 @@ pub(super) fn plan_convert(
     options: &CreateOptions,
 ) -> Result<Plan> {
     let chain = tree.chain(top)?;
+    guard::unlocked(chain.layers())?;
     let size = chain.virtual_size();
     let mut info = InfoBuilder::new(tree);
     info.read(chain.layers());

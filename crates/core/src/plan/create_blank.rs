@@ -5,7 +5,7 @@
 //! are made where they are read, a piece at a time.
 
 use super::{CreateOptions, MetadataKind, Preallocation, Stage, Step, StepQueue};
-use crate::chain::{Fingerprint, FormatOrigin, Locator, Node, NodeId, Opening};
+use crate::chain::{CipherCell, Fingerprint, FormatOrigin, Locator, Node, NodeId, Opening};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::source::{ReadAt, Source, Zeros};
@@ -343,6 +343,7 @@ fn new_node(id: NodeId, name: &str, format: Format, source: Source) -> Result<No
         allocated: None,
         data: None,
         data_error: None,
+        unlocked: CipherCell::default(),
         source,
     })
 }

@@ -107,6 +107,9 @@ impl Stage for Empty {
             header.refcount_table_bytes(),
         );
         keep(&mut kept, header.l1_table, l1_bytes);
+        if let Some(image) = self.node.image()?.as_qcow2() {
+            kept.extend(image.crypto_clusters()?);
+        }
 
         // The blocks that cover what stays, blocks included: keeping one may need another.
         let per = header.refcount_width.per_block(cluster);

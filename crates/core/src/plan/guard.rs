@@ -4,6 +4,7 @@ use crate::chain::{Node, NodeId, Tree};
 use crate::error::{Error, ErrorKind, Result};
 use backchain_format::Format;
 use backchain_format::qcow2::{CryptMethod, incompatible};
+use std::sync::Arc;
 
 /// Fails when the header of `node` must not be changed.
 pub(super) fn header_writable(tree: &Tree, node: &Node) -> Result<()> {
@@ -70,12 +71,15 @@ pub(super) fn can_grow(node: &Node) -> Result<()> {
 pub(super) fn data_writable_beside_snapshots(tree: &Tree, node: &Node) -> Result<()> {
     header_writable(tree, node)?;
     let Some(image) = node.image()?.as_qcow2() else {
-        return Ok(());
+        return node.cipher().map(|_| ());
     };
     let header = &image.head.header;
-    let reason = if header.crypt != CryptMethod::None {
-        "the image is encrypted; writing to encrypted images is not supported yet".to_owned()
+    let reason = if header.crypt == CryptMethod::Aes {
+        "the image is encrypted with the old AES method, which is not safe; it is only read. \
+         Convert it to LUKS"
+            .to_owned()
     } else {
+        node.cipher()?;
         return data_file_writable(tree, node);
     };
     Err(Error::new(ErrorKind::Unsupported, reason).about(&node.name))
@@ -107,6 +111,30 @@ fn data_file_writable(tree: &Tree, node: &Node) -> Result<()> {
         let message = "the image has internal snapshots and an external data file, which do not \
                        go together";
         return Err(Error::new(ErrorKind::Refused, message).about(&node.name));
+    }
+    Ok(())
+}
+
+/// Fails when guest data of one of these images cannot be read for want of a passphrase.
+pub(super) fn unlocked(nodes: &[Arc<Node>]) -> Result<()> {
+    nodes.iter().try_for_each(|node| node.cipher().map(|_| ()))
+}
+
+/// Fails when guest data of encrypted images would be written to an image that is not.
+pub(super) fn no_plaintext(from: &[Arc<Node>], to: &Node, allow: bool) -> Result<()> {
+    if allow || to.image()?.encryption().is_some() {
+        return Ok(());
+    }
+    for node in from {
+        if node.image()?.encryption().is_some() {
+            let message = format!(
+                "{} is encrypted and {} is not: its data would be readable by anybody. \
+                 Override this check if that is what you want",
+                node.file_name(),
+                to.file_name()
+            );
+            return Err(Error::new(ErrorKind::Plaintext, message).about(&to.name));
+        }
     }
     Ok(())
 }

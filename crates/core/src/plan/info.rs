@@ -35,6 +35,10 @@ impl<'a> InfoBuilder<'a> {
         let known = files.iter().position(|f| f.node == id);
         let index = known.unwrap_or_else(|| {
             let node = self.tree.node(id);
+            if let Ok(Some(cipher)) = node.cipher() {
+                // The file with the data may be another one than the image's.
+                self.info.ciphers.insert(node.data_node().id, cipher);
+            }
             files.push(PlanFile {
                 node: id,
                 name: node.name.clone(),

@@ -23,9 +23,11 @@ mod preview;
 mod qcow2_target;
 mod raw_target;
 mod rebase;
+mod recode;
 mod refcounts;
 mod remove;
 mod repair;
+mod sink;
 mod snapshot;
 mod snapshot_reach;
 mod snapshot_shift;
@@ -37,8 +39,9 @@ mod transaction;
 pub use create::round_size;
 pub use operation::{BitmapAction, CreateOptions, Operation, Preallocation, RemoveMethod};
 pub use preview::{FileChange, Preview};
+pub use recode::{Ciphers, Recoder};
 use refcounts::Refcounts;
-pub use step::{MetadataKind, Step};
+pub use step::{MetadataKind, Origin, Step};
 
 use crate::chain::{Fingerprint, NodeId};
 use crate::error::Result;
@@ -80,6 +83,9 @@ pub struct PlanInfo {
     pub links: Vec<(NodeId, Option<NodeId>)>,
     /// How a layer is removed.
     pub method: Option<RemoveMethod>,
+    /// The ciphers of those files that hold encrypted guest data.
+    #[serde(skip)]
+    pub ciphers: Ciphers,
 }
 
 /// A change, ready to be carried out: an iterator of steps.
@@ -205,6 +211,7 @@ impl Plan {
         self.info.warnings.extend(other.info.warnings);
         self.info.equivalent.extend(other.info.equivalent);
         self.info.links.extend(other.info.links);
+        self.info.ciphers.extend(other.info.ciphers);
         self.stages.extend(other.stages);
         self.meter
             .total
@@ -266,6 +273,7 @@ impl crate::Tree {
                 empty_top,
                 bitmaps,
                 allow_broken,
+                allow_plaintext,
             } => commit::Commit {
                 tree: self,
                 top: *top,
@@ -274,6 +282,7 @@ impl crate::Tree {
                 empty_top: *empty_top,
                 bitmaps: *bitmaps,
                 allow_broken: *allow_broken,
+                allow_plaintext: *allow_plaintext,
             }
             .plan(),
             Operation::Pull { overlay, base } => rebase::plan_pull(self, *overlay, *base),
@@ -294,7 +303,14 @@ impl crate::Tree {
                 active,
                 method,
                 allow_broken,
-            } => remove::plan_remove(self, *layer, *active, *method, *allow_broken),
+                allow_plaintext,
+            } => {
+                let allow = remove::Allow {
+                    broken: *allow_broken,
+                    plaintext: *allow_plaintext,
+                };
+                remove::plan_remove(self, *layer, *active, *method, allow)
+            }
             Operation::Create {
                 name,
                 options,

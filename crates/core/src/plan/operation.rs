@@ -28,6 +28,9 @@ pub enum Operation {
         bitmaps: bool,
         /// Go on although other images read differently afterwards.
         allow_broken: bool,
+        /// Go on although data of an encrypted image gets into one that is not.
+        #[serde(default)]
+        allow_plaintext: bool,
     },
     /// Merges backing data up into `overlay` until `base` can be its backing file.
     Pull {
@@ -68,6 +71,9 @@ pub enum Operation {
         method: Option<RemoveMethod>,
         /// Go on although other images read differently afterwards.
         allow_broken: bool,
+        /// Go on although data of an encrypted image gets into one that is not.
+        #[serde(default)]
+        allow_plaintext: bool,
     },
     /// Makes a new image, or a new overlay on a layer (an external snapshot).
     Create {

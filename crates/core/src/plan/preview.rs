@@ -1,6 +1,6 @@
 //! What a plan would do, summed up.
 
-use super::{Plan, PlanInfo, Step};
+use super::{Origin, Plan, PlanInfo, Step};
 use crate::chain::NodeId;
 use crate::error::Result;
 use serde::Serialize;
@@ -97,6 +97,20 @@ impl Preview {
             Step::Inflate { dst, len, .. } => {
                 self.read += len;
                 self.inflated += bytes;
+                dst.0 + bytes
+            }
+            Step::Recode { origin, dst, .. } => {
+                match origin {
+                    Origin::Zeros => self.zeroed += bytes,
+                    Origin::Packed { packed, .. } => {
+                        self.read += packed;
+                        self.inflated += bytes;
+                    }
+                    Origin::Stored { .. } => {
+                        self.read += bytes;
+                        self.copied += bytes;
+                    }
+                }
                 dst.0 + bytes
             }
             Step::Zero { dst, .. } => {

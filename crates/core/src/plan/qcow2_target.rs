@@ -10,11 +10,11 @@ use super::data_file::DataFile;
 use super::flow::{Flow, Piece};
 use super::granules::{State, Subs};
 use super::link::{HeadCell, header_write};
+use super::sink::Sink;
 use super::tables::Tables;
 use super::{MetadataKind, Refcounts, Stage, Step, StepQueue, repair};
 use crate::chain::Node;
 use crate::error::{Error, ErrorKind, Result};
-use crate::extent::Place;
 use backchain_format::HostOffset;
 use backchain_format::qcow2::{L2Entry, L2Layout, Version, incompatible};
 use std::collections::HashSet;
@@ -26,6 +26,7 @@ const BATCH: u32 = 1024;
 /// The state of a qcow2 target while a plan changes it.
 pub(crate) struct Qcow2Target {
     node: Arc<Node>,
+    sink: Sink,
     head: HeadCell,
     v3: bool,
     layout: L2Layout,
@@ -56,7 +57,11 @@ impl Qcow2Target {
         let mut metadata: HashSet<u64> = tables.own_clusters().collect();
         metadata.extend(refcounts.own_clusters());
         metadata.insert(0);
+        if let Some(image) = node.image()?.as_qcow2() {
+            metadata.extend(image.crypto_clusters()?);
+        }
         Ok(Self {
+            sink: Sink::of(node)?,
             tables,
             refcounts,
             metadata,
@@ -336,18 +341,22 @@ impl Qcow2Target {
         for (bit, in_place, parts) in write {
             state.allocated |= bit;
             state.zero &= !bit;
-            for piece in parts.iter().filter(|p| p.changed || !in_place) {
-                let Some(host) = state.host else { continue };
+            let Some(host) = state.host else { continue };
+            let wanted = parts.iter().filter(|p| p.changed || !in_place);
+            // The rest of an encrypted granule must read as zeros once the disk grows.
+            let end = start + (u64::from(bit.trailing_zeros()) + 1) * self.layout.granule();
+            let end = (!in_place && self.data.is_none()).then_some(end);
+            for piece in self.sink.sectors(wanted.cloned().collect(), end)? {
                 let dst = host.plus(piece.start - start);
                 self.moved += piece.len;
-                let (to, zeros) = match &mut self.data {
-                    None => (self.node.id, fresh),
+                let zeros = match &mut self.data {
+                    None => fresh,
                     Some(data) => {
                         data.touch();
-                        (data.id, data.is_fresh(dst))
+                        data.is_fresh(dst)
                     }
                 };
-                if let Some(step) = store(piece, to, dst, zeros) {
+                if let Some(step) = self.sink.store(&piece, dst, zeros)? {
                     out.push(step);
                 }
             }
@@ -386,49 +395,6 @@ impl Qcow2Target {
         let copied = state.host.is_some() && (fresh || old.copied || !state.shared);
         let entry = state.entry(self.layout, copied);
         self.tables.set(number, entry, &mut self.refcounts)
-    }
-}
-
-/// The step that puts a piece at `dst`; none where zeros are there already.
-pub(super) fn store(
-    piece: &Piece,
-    to: crate::NodeId,
-    dst: HostOffset,
-    fresh: bool,
-) -> Option<Step> {
-    let len = piece.len;
-    let Some(node) = &piece.from else {
-        return (!fresh).then_some(Step::Zero { to, dst, len });
-    };
-    let from = node.id;
-    match piece.place {
-        Place::Data { host: src } => Some(Step::Copy {
-            from: node.data_node().id,
-            src,
-            to,
-            dst,
-            len,
-            sparse: fresh,
-        }),
-        Place::Compressed {
-            host: src,
-            len: packed,
-            skip,
-        } => {
-            let (cluster, codec) = node.image.as_ref().ok()?.packing()?;
-            Some(Step::Inflate {
-                from,
-                src,
-                len: packed,
-                codec,
-                cluster,
-                skip,
-                take: len,
-                to,
-                dst,
-            })
-        }
-        Place::Zero { .. } | Place::BeyondEnd | Place::Unallocated => None,
     }
 }
 

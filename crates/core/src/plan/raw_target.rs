@@ -1,11 +1,12 @@
 //! Writing a flow into a raw image: every changed piece has its place already.
 
 use super::flow::Flow;
-use super::qcow2_target::store;
+use super::sink::{Sink, whole_sectors};
 use super::{Stage, Step, StepQueue};
-use crate::chain::NodeId;
+use crate::chain::{Node, NodeId};
 use crate::error::Result;
 use backchain_format::{HostOffset, raw};
+use std::sync::Arc;
 
 /// Pieces looked at before steps are handed on.
 const BATCH: u32 = 1024;
@@ -13,6 +14,7 @@ const BATCH: u32 = 1024;
 /// The stage that writes a flow into a raw file of `len` bytes.
 pub(crate) struct RawStage {
     node: NodeId,
+    sink: Sink,
     /// Where in the file the disk starts, in bytes.
     offset: u64,
     /// Length of the file behind `offset` when the plan starts; what lies behind it reads as zeros.
@@ -28,6 +30,7 @@ impl RawStage {
     pub(crate) fn new(node: NodeId, len: u64, size: u64, flow: Flow, seal: Vec<Step>) -> Self {
         Self {
             node,
+            sink: Sink::plain(node),
             offset: 0,
             len,
             size,
@@ -35,6 +38,14 @@ impl RawStage {
             pos: 0,
             seal,
         }
+    }
+
+    /// The same for an encrypted volume, whose disk starts at byte `payload` of the file.
+    pub(crate) fn encrypted(mut self, node: &Arc<Node>, payload: u64) -> Result<Self> {
+        self.sink = Sink::of(node)?;
+        self.offset = payload;
+        self.len = self.len.saturating_sub(payload);
+        Ok(self)
     }
 
     /// The same for a disk that starts at byte `offset` of the file: a window.
@@ -66,13 +77,19 @@ impl Stage for RawStage {
                 return Ok(false);
             };
             // Up to the old end zeros have to be written, behind it they are there.
-            let fresh = piece.start >= self.len;
-            if !fresh && piece.end() > self.len {
+            let fresh = piece.start >= self.len && !self.sink.is_encrypted();
+            if self.sink.is_encrypted() {
+                piece = if piece.changed {
+                    whole_sectors(piece)?
+                } else {
+                    piece
+                };
+            } else if !fresh && piece.end() > self.len {
                 piece = piece.slice(piece.start, self.len - piece.start);
             }
             self.pos = piece.end();
             if piece.changed
-                && let Some(step) = store(&piece, self.node, self.host(piece.start), fresh)
+                && let Some(step) = self.sink.store(&piece, self.host(piece.start), fresh)?
             {
                 out.push(step);
             }

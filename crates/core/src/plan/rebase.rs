@@ -116,6 +116,10 @@ fn build(
     if backing.is_some() {
         data_file::allows_backing(node)?;
     }
+    guard::unlocked(chain.layers())?;
+    if let Some(under) = &under {
+        guard::unlocked(under.layers())?;
+    }
     info.read(chain.layers());
     let new_base = under.as_ref().map(|c| c.top().id);
     if let Some(under) = &under {

@@ -5,13 +5,20 @@ use super::{Plan, Preview, RemoveMethod, rebase};
 use crate::chain::{NodeId, Tree};
 use crate::error::{Error, ErrorKind, Result};
 
+/// What was overridden.
+#[derive(Clone, Copy)]
+pub(super) struct Allow {
+    pub(super) broken: bool,
+    pub(super) plaintext: bool,
+}
+
 /// [`super::Operation::Remove`].
 pub(super) fn plan_remove(
     tree: &Tree,
     layer: NodeId,
     active: NodeId,
     method: Option<RemoveMethod>,
-    allow_broken: bool,
+    allow: Allow,
 ) -> Result<Plan> {
     let chain = tree.chain(active)?;
     let name = &tree.node(layer).name;
@@ -32,24 +39,24 @@ pub(super) fn plan_remove(
         return Err(Error::new(ErrorKind::Invalid, message));
     };
     match method {
-        Some(RemoveMethod::Commit) => by_commit(tree, layer, below, allow_broken),
+        Some(RemoveMethod::Commit) => by_commit(tree, layer, below, allow),
         Some(RemoveMethod::Rebase) => by_rebase(tree, layer, below),
         None => {
-            let commit = by_commit(tree, layer, below, allow_broken).and_then(Preview::of);
+            let commit = by_commit(tree, layer, below, allow).and_then(Preview::of);
             let rebase = by_rebase(tree, layer, below).and_then(Preview::of);
             match (commit, rebase) {
                 (Ok(commit), Ok(rebase)) if rebase.written() < commit.written() => {
                     by_rebase(tree, layer, below)
                 }
                 (Err(_), Ok(_)) => by_rebase(tree, layer, below),
-                _ => by_commit(tree, layer, below, allow_broken),
+                _ => by_commit(tree, layer, below, allow),
             }
         }
     }
 }
 
 /// Method 1: commit the layer into the one below, relink what was above.
-fn by_commit(tree: &Tree, layer: NodeId, below: NodeId, allow_broken: bool) -> Result<Plan> {
+fn by_commit(tree: &Tree, layer: NodeId, below: NodeId, allow: Allow) -> Result<Plan> {
     let relink = tree.valid_children(layer);
     let commit = Commit {
         tree,
@@ -58,7 +65,8 @@ fn by_commit(tree: &Tree, layer: NodeId, below: NodeId, allow_broken: bool) -> R
         relink: &relink,
         empty_top: false,
         bitmaps: false,
-        allow_broken,
+        allow_broken: allow.broken,
+        allow_plaintext: allow.plaintext,
     };
     let mut plan = commit.plan()?;
     plan.info.method = Some(RemoveMethod::Commit);

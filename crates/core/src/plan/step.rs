@@ -56,6 +56,24 @@ pub enum Step {
         /// At this offset.
         dst: HostOffset,
     },
+    /// Writes guest bytes that come out of an encrypted image or go into one; carried out by
+    /// [`Recoder`](super::Recoder) with the ciphers of [`PlanInfo`](super::PlanInfo).
+    Recode {
+        /// Where the bytes come from, and how they are decrypted or unpacked.
+        origin: Origin,
+        /// Write to this file.
+        to: NodeId,
+        /// At this offset.
+        dst: HostOffset,
+        /// Encrypt them with the cipher of `to`: the offset in bytes, a multiple of 512, that
+        /// the vector of the first sector is made from. `len` is a multiple of 512 then.
+        encrypt: Option<u64>,
+        /// Bytes.
+        len: u64,
+        /// `dst` reads as zeros already, so blocks of zeros need not be written. Never where
+        /// the bytes are encrypted.
+        sparse: bool,
+    },
     /// Makes a range read as zeros, by punching a hole where that is possible.
     Zero {
         /// In this file.
@@ -117,6 +135,79 @@ pub enum Step {
     },
 }
 
+/// Where the bytes of a [`Step::Recode`] come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "origin", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Origin {
+    /// From nowhere: they are zeros.
+    Zeros,
+    /// From a file, as they are or encrypted. Bytes past the end of it are zeros, encrypted
+    /// ones where the others are.
+    Stored {
+        /// Read from this file.
+        from: NodeId,
+        /// At this offset.
+        src: HostOffset,
+        /// Decrypt them with the cipher of `from`: the offset in bytes that counts for the
+        /// first one's sector.
+        decrypt: Option<u64>,
+    },
+    /// From one compressed cluster. These are not encrypted.
+    Packed {
+        /// Read from this file.
+        from: NodeId,
+        /// Packed bytes start here.
+        src: HostOffset,
+        /// Upper limit of their length; may reach past the end of the file.
+        packed: u64,
+        /// How they are packed.
+        codec: Codec,
+        /// Bytes of the whole unpacked cluster.
+        cluster: u64,
+        /// First unpacked byte wanted.
+        skip: u64,
+    },
+}
+
+impl Origin {
+    /// The file it reads.
+    pub fn source(&self) -> Option<NodeId> {
+        match self {
+            Origin::Zeros => None,
+            Origin::Stored { from, .. } | Origin::Packed { from, .. } => Some(*from),
+        }
+    }
+
+    /// The origin of the bytes `by` further on.
+    #[must_use]
+    pub fn advanced(self, by: u64) -> Self {
+        match self {
+            Origin::Zeros => Origin::Zeros,
+            Origin::Stored { from, src, decrypt } => Origin::Stored {
+                from,
+                src: src.plus(by),
+                decrypt: decrypt.map(|at| at.saturating_add(by)),
+            },
+            Origin::Packed {
+                from,
+                src,
+                packed,
+                codec,
+                cluster,
+                skip,
+            } => Origin::Packed {
+                from,
+                src,
+                packed,
+                codec,
+                cluster,
+                skip: skip.saturating_add(by),
+            },
+        }
+    }
+}
+
 /// What the bytes of a [`Step::Write`] are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -147,6 +238,7 @@ impl Step {
             Step::Create { node } | Step::Sync { node } | Step::Seal { node } => *node,
             Step::Copy { to, .. }
             | Step::Inflate { to, .. }
+            | Step::Recode { to, .. }
             | Step::Zero { to, .. }
             | Step::Allocate { to, .. }
             | Step::Discard { to, .. }
@@ -192,6 +284,32 @@ impl Step {
             ) if (*from, *to, *sparse) == (*f2, *t2, *p2)
                 && src.plus(*len) == *s2
                 && dst.plus(*len) == *d2 =>
+            {
+                *len += *l2;
+                true
+            }
+            (
+                Step::Recode {
+                    origin,
+                    to,
+                    dst,
+                    encrypt,
+                    len,
+                    sparse,
+                },
+                Step::Recode {
+                    origin: o2,
+                    to: t2,
+                    dst: d2,
+                    encrypt: e2,
+                    len: l2,
+                    sparse: p2,
+                },
+            ) if (*to, *sparse) == (*t2, *p2)
+                && dst.plus(*len) == *d2
+                && encrypt.map(|at| at.saturating_add(*len)) == *e2
+                && !matches!(origin, Origin::Packed { .. })
+                && origin.advanced(*len) == *o2 =>
             {
                 *len += *l2;
                 true

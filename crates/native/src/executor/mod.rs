@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use backchain::format::bytes::to_u64;
-use backchain::plan::PlanInfo;
+use backchain::plan::{Origin, PlanInfo};
 use backchain::{Error, ErrorKind, NodeId, Plan, ReadAt, Result, Step};
 
 use crate::gate::FsGate;
@@ -127,7 +127,7 @@ pub fn execute_steps(
     let result = thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                let mut worker = Worker::new(&counters);
+                let mut worker = Worker::new(&counters, &info.ciphers);
                 queue.serve(|job| worker.run(job));
             });
         }
@@ -228,6 +228,41 @@ impl Run<'_> {
                     dst: dst.0,
                 };
                 self.push(job, 0)
+            }
+            Step::Recode {
+                origin,
+                to,
+                dst,
+                encrypt,
+                len,
+                sparse,
+            } => {
+                let from = origin
+                    .source()
+                    .map(|node| self.files.get(node).map(Arc::clone));
+                let from = from.transpose()?;
+                let file = self.files.reach(to, dst.plus(len).0)?;
+                let mut pos = 0;
+                while pos < len {
+                    // A cluster is unpacked once.
+                    let piece = match origin {
+                        Origin::Packed { .. } => len,
+                        _ => (len - pos).min(PIECE),
+                    };
+                    let job = Job::Recode {
+                        from: from.clone(),
+                        origin: origin.advanced(pos),
+                        to: Arc::clone(&file),
+                        node: to,
+                        dst: dst.plus(pos).0,
+                        encrypt: encrypt.map(|at| at.saturating_add(pos)),
+                        len: piece,
+                        sparse,
+                    };
+                    self.push(job, 0)?;
+                    pos += piece;
+                }
+                Ok(())
             }
             Step::Zero { to, dst, len } => self.zero(to, dst.0, len),
             Step::Allocate {

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use backchain::format::bytes::{to_u64, to_usize};
 use backchain::format::qcow2::Codec;
-use backchain::{CodecState, Error, ErrorKind, ReadAt, Result, inflate};
+use backchain::plan::{Ciphers, Origin, Recoder};
+use backchain::{CodecState, Error, ErrorKind, NodeId, ReadAt, Result, inflate};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
@@ -44,6 +45,17 @@ pub(super) enum Job {
         take: u64,
         to: Arc<OpenFile>,
         dst: u64,
+    },
+    Recode {
+        from: Option<Arc<OpenFile>>,
+        origin: Origin,
+        to: Arc<OpenFile>,
+        /// `to`, as the plan calls it.
+        node: NodeId,
+        dst: u64,
+        encrypt: Option<u64>,
+        len: u64,
+        sparse: bool,
     },
     Zero {
         to: Arc<OpenFile>,
@@ -99,15 +111,19 @@ pub(super) struct Counters {
 /// A worker's own memory, used again for each job.
 pub(super) struct Worker<'a> {
     counters: &'a Counters,
+    ciphers: &'a Ciphers,
     buffer: Vec<u8>,
     packed: Vec<u8>,
     codec: CodecState,
+    recoder: Recoder,
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(counters: &'a Counters) -> Self {
+    pub(super) fn new(counters: &'a Counters, ciphers: &'a Ciphers) -> Self {
         Self {
             counters,
+            ciphers,
+            recoder: Recoder::default(),
             buffer: Vec::new(),
             packed: Vec::new(),
             codec: CodecState::default(),
@@ -150,6 +166,33 @@ impl<'a> Worker<'a> {
                 })?;
                 self.write(&to, dst, part)?;
                 take
+            }
+            Job::Recode {
+                from,
+                origin,
+                to,
+                node,
+                dst,
+                encrypt,
+                len,
+                sparse,
+            } => {
+                let mut buffer = std::mem::take(&mut self.buffer);
+                buffer.resize(buffer.len().max(to_usize(len)), 0);
+                let bytes = buffer.get_mut(..to_usize(len)).unwrap_or_default();
+                let source = from.as_deref().map(|file| &file.file as &dyn ReadAt);
+                let filled = self
+                    .recoder
+                    .fill(self.ciphers, &origin, source, node, encrypt, bytes);
+                let done = filled
+                    .map_err(|error| error.about(&from.as_ref().unwrap_or(&to).name))
+                    .and_then(|()| match sparse {
+                        true => self.write_sparse(&to, dst, bytes),
+                        false => self.write(&to, dst, bytes),
+                    });
+                self.buffer = buffer;
+                done?;
+                len
             }
             Job::Zero { to, dst, len } => {
                 zero(&to, dst, len)

@@ -2,9 +2,9 @@
 
 use super::{Effect, SimFile};
 use crate::case::Files;
-use backchain::plan::{MetadataKind, PlanInfo};
+use backchain::plan::{MetadataKind, Origin, PlanInfo, Recoder};
 use backchain::source::read_padded;
-use backchain::{CodecState, NodeId, Step, inflate};
+use backchain::{CodecState, NodeId, ReadAt, Step, inflate};
 use backchain_format::bytes::{to_u64, to_usize};
 use backchain_format::qcow2::Head;
 use std::collections::{BTreeMap, BTreeSet};
@@ -164,6 +164,35 @@ impl Runner<'_> {
                 };
                 Effect::Write(dst.0, part.to_vec())
             }
+            Step::Recode {
+                origin,
+                to,
+                dst,
+                encrypt,
+                len,
+                sparse,
+            } => {
+                let source = match origin {
+                    Origin::Stored { from, src, .. } => self.read_file(*from, src.0, *len)?,
+                    Origin::Packed {
+                        from, src, packed, ..
+                    } => self.read_file(*from, src.0, *packed)?,
+                    _ => None,
+                };
+                let source = source.as_ref().map(|file| file as &dyn ReadAt);
+                let mut bytes = vec![0; to_usize(*len)];
+                let ciphers = &self.info.ciphers;
+                Recoder::default()
+                    .fill(ciphers, origin, source, *to, *encrypt, &mut bytes)
+                    .map_err(|e| Violation(e.to_string()))?;
+                if *sparse {
+                    if encrypt.is_some() {
+                        return broken("leaves zeros out where noise is read");
+                    }
+                    self.reads_zero(&name, dst.0, *len)?;
+                }
+                Effect::Write(dst.0, bytes)
+            }
             Step::Zero { dst, len, .. } => Effect::Zero(dst.0, *len),
             Step::Allocate { dst, len, .. } => {
                 self.reads_zero(&name, dst.0, *len)?;
@@ -204,10 +233,18 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// Reads from the state before the plan: invariant 2.
+    /// Reads from the state before the plan.
     fn read(&mut self, from: NodeId, at: u64, buf: &mut [u8]) -> Result<(), Violation> {
+        match self.read_file(from, at, to_u64(buf.len()))? {
+            Some(file) => read_padded(&file, at, buf).map_err(|e| Violation(e.to_string())),
+            None => broken("reads a file that the plan makes"),
+        }
+    }
+
+    /// The file as it was before the plan, to read a range of it: invariant 2.
+    fn read_file(&mut self, from: NodeId, at: u64, len: u64) -> Result<Option<SimFile>, Violation> {
         let name = self.name(from)?;
-        let end = at + to_u64(buf.len());
+        let end = at + len;
         let overlaps = |ranges: &BTreeMap<NodeId, Ranges>| {
             ranges.get(&from).is_some_and(|r| r.overlap(at, end))
         };
@@ -215,10 +252,7 @@ impl Runner<'_> {
             return broken("reads what the plan wrote");
         }
         self.interval.reads.entry(from).or_default().add(at, end);
-        let Some(file) = self.run.before.get(&name) else {
-            return broken("reads a file that the plan makes");
-        };
-        read_padded(file, at, buf).map_err(|e| Violation(e.to_string()))
+        Ok(self.run.before.get(&name).cloned())
     }
 
     /// A sparse copy leaves blocks of zeros out: the place must be zero already.
