@@ -119,6 +119,6 @@ mod tests {
             view.size.min(1 << 40)
         );
         assert_eq!(View::whole(100).zoomed(2.0, 0.5), View::whole(100));
-        assert_eq!(View::whole(0).moved(1.0).len(), 0);
+        assert_eq!(View::whole(0).moved(1.0).width(), 0);
     }
 }
