@@ -1,26 +1,36 @@
-//! `check`: whether an image is consistent.
+//! `check`: whether an image is consistent, and mending it.
 
 use crate::args::Output;
 use crate::failure::{Failure, Outcome, code};
-use crate::open::{Input, SourceCache};
-use crate::output::{self, json};
-use backchain::Tree;
-use backchain::check::{self, CheckReport};
+use crate::open::{Input, SourceCache, target_cache};
+use crate::output::progress::When;
+use crate::output::{self, check as print};
+use crate::work::{DryRun, Run};
+use backchain::check::{self, CheckFailure, CheckReport, Diagnosis, Fix, Told};
+use backchain::{Node, Operation, Tree};
 use clap::Args;
-use serde_json::{Map, Value, json};
 use std::io::Write;
 
 /// Findings that are printed, at most.
-const MAX_FINDINGS: u64 = 10_000;
+const MAX_FINDINGS: u64 = 1_000_000;
 
-/// Check the consistency of an image; nothing is repaired
+/// Check the consistency of an image, and repair it
 #[derive(Args)]
 pub(crate) struct Options {
     #[command(flatten)]
     cache: SourceCache,
     /// How to print it
-    #[arg(long, value_enum, default_value = "human")]
+    #[arg(long, value_name = "OFMT", default_value = "human")]
     output: Output,
+    /// Mend what is wrong: only lost clusters (leaks), or everything (all)
+    #[arg(short, long, value_name = "leaks|all")]
+    repair: Option<String>,
+    /// Only show what a repair would do; no byte is changed
+    #[arg(long, requires = "repair")]
+    dry_run: bool,
+    /// Show progress
+    #[arg(short, long)]
+    progress: bool,
     /// Say nothing but errors
     #[arg(short, long)]
     quiet: bool,
@@ -31,123 +41,155 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Outcome {
+    let fix = match options.repair.as_deref() {
+        None => Fix::Nothing,
+        Some("leaks") => Fix::Leaks,
+        Some("all") => Fix::All,
+        Some(other) => {
+            let message = format!("--repair (-r) expects 'leaks' or 'all' not '{other}'");
+            return Err(Failure::usage("check", message));
+        }
+    };
     options.cache.check()?;
-    let mut tree = Tree::new();
+    if fix != Fix::Nothing && options.input.sharing.force_share {
+        let message = "force-share=on can only be used with read-only images";
+        return Err(Failure::open(&options.filename, message));
+    }
+    let mut found = examine(options, fix)?;
+    if fix != Fix::Nothing && found.diagnosis.mends() {
+        mend(options, fix, &found)?;
+        if options.dry_run {
+            return Ok(code::OK);
+        }
+    }
+    let first = found.diagnosis.report;
+    if first.corruptions_fixed > 0 || first.leaks_fixed > 0 {
+        if options.output == Output::Human && !options.quiet {
+            let mut out = output::stdout();
+            print::repaired(&mut out, &first)?;
+            out.flush()?;
+        }
+        found = examine(options, Fix::Nothing)?;
+        let report = &mut found.diagnosis.report;
+        report.corruptions_fixed = first.corruptions_fixed;
+        report.leaks_fixed = first.leaks_fixed;
+    }
+    let report = found.diagnosis.report;
+    if found.diagnosis.failure.is_none() {
+        show(options, &report)?;
+    }
+    if let Some(failure) = &found.diagnosis.failure {
+        return Err(Failure::new(format_args!(
+            "Check failed: {}",
+            failure.reason
+        )));
+    }
+    if report.check_errors > 0 {
+        return Err(Failure::new("Check failed"));
+    }
+    Ok(exit_code(&report))
+}
+
+/// The image as it was opened, and what was found.
+struct Found {
+    tree: Tree,
+    gate: backchain_native::FsGate,
+    node: std::sync::Arc<Node>,
+    diagnosis: Diagnosis,
+}
+
+/// Opens the image and checks it, telling the story on standard error as qemu-img does.
+fn examine(options: &Options, fix: Fix) -> Result<Found, Failure> {
+    let mut tree = Tree::for_check();
     let gate = options.input.gate()?;
-    let name = &options.filename;
-    let chain = options.input.chain(&mut tree, &gate, name)?;
-    let node = chain.top();
+    let chain = options.input.chain(&mut tree, &gate, &options.filename)?;
+    let node = std::sync::Arc::clone(chain.top());
     let Some(image) = node.image()?.as_qcow2() else {
         let failure = Failure::new("This image format does not support checks");
         return Err(failure.with_code(code::NO_CHECKS));
     };
-    let human = options.output == Output::Human;
-    let mut out = output::stdout();
-    let report = check::check(node.source.as_ref(), image, MAX_FINDINGS, &mut |finding| {
-        // Findings go where qemu-img has them: to standard error, even with -q.
-        let _ = writeln!(std::io::stderr(), "{finding}");
-    });
-    if !human {
-        json::write(&mut out, &json_report(&report, name))?;
-    } else if !options.quiet {
-        text(&mut out, &report)?;
+    if image.forgets_bitmaps() {
+        output::warn(
+            "a program lacking bitmap support modified this file, so all bitmaps are now \
+             considered inconsistent",
+        );
+        // qemu-img does not end this line.
+        let end = if output::program() == "qemu-img" {
+            ""
+        } else {
+            "\n"
+        };
+        eprint!(
+            "Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix.{end}"
+        );
     }
-    out.flush()?;
-    Ok(exit_code(&report))
+    // Findings go where qemu-img has them: to standard error, even with -q.
+    let mut error = std::io::LineWriter::new(std::io::stderr());
+    let mut tell = |told: Told<'_>| {
+        let _ = writeln!(error, "{told}");
+    };
+    let diagnosis = check::diagnose(node.source.as_ref(), image, fix, MAX_FINDINGS, &mut tell);
+    if let Some(failure) = &diagnosis.failure {
+        explain(failure);
+    }
+    Ok(Found {
+        tree,
+        gate,
+        node,
+        diagnosis,
+    })
 }
 
-/// qemu-img's exit code for a check that ran.
+fn explain(failure: &CheckFailure) {
+    if let Some(message) = &failure.message {
+        let hint = failure.hint.as_ref();
+        let hint = hint.map_or_else(String::new, |hint| format!("\n{hint}"));
+        output::complain(&format!("ERROR {message}{hint}"));
+    }
+}
+
+fn mend(options: &Options, fix: Fix, found: &Found) -> Result<(), Failure> {
+    let operation = Operation::Repair {
+        image: found.node.id,
+        fix,
+    };
+    let run = Run {
+        title: "check",
+        dry_run: &DryRun {
+            dry_run: options.dry_run,
+            output: options.output,
+        },
+        progress: When::asked(options.progress, options.quiet),
+        quiet: options.quiet,
+        durability: target_cache(options.cache.cache.as_deref().unwrap_or("writeback"))?,
+        rate: None,
+        force_share: false,
+    };
+    run.go(&found.tree, &found.gate, &operation)?;
+    Ok(())
+}
+
+fn show(options: &Options, report: &CheckReport) -> Result<(), Failure> {
+    if options.quiet {
+        return Ok(());
+    }
+    let mut out = output::stdout();
+    if options.output == Output::Json {
+        output::json::write(&mut out, &print::json(report, &options.filename))?;
+    } else {
+        print::text(&mut out, report)?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// qemu-img's exit code for a check that was completed.
 fn exit_code(report: &CheckReport) -> u8 {
-    if report.check_errors > 0 {
-        code::FAILED
-    } else if report.corruptions > 0 {
+    if report.corruptions > 0 {
         code::CORRUPT
     } else if report.leaks > 0 {
         code::LEAKS
     } else {
         code::OK
     }
-}
-
-fn json_report(report: &CheckReport, name: &str) -> Value {
-    let mut map = Map::new();
-    let mut set = |key: &str, value: Value| {
-        map.insert(key.to_owned(), value);
-    };
-    // Zero counts are left out, except for the errors of the check itself.
-    set("image-end-offset", json!(report.image_end_offset));
-    let optional = |n: u64| (n > 0).then(|| json!(n));
-    if let Some(n) = optional(report.compressed_clusters) {
-        set("compressed-clusters", n);
-    }
-    if let Some(n) = optional(report.total_clusters) {
-        set("total-clusters", n);
-    }
-    set("check-errors", json!(report.check_errors));
-    if let Some(n) = optional(report.corruptions) {
-        set("corruptions", n);
-    }
-    if let Some(n) = optional(report.leaks) {
-        set("leaks", n);
-    }
-    if let Some(n) = optional(report.allocated_clusters) {
-        set("allocated-clusters", n);
-    }
-    set("filename", json!(name));
-    set("format", json!("qcow2"));
-    if let Some(n) = optional(report.fragmented_clusters) {
-        set("fragmented-clusters", n);
-    }
-    Value::Object(map)
-}
-
-fn text(out: &mut impl Write, report: &CheckReport) -> std::io::Result<()> {
-    if report.is_clean() {
-        writeln!(out, "No errors were found on the image.")?;
-    } else {
-        if report.corruptions > 0 {
-            writeln!(
-                out,
-                "\n{} errors were found on the image.\nData may be corrupted, or further writes \
-                 to the image may corrupt it.",
-                report.corruptions
-            )?;
-        }
-        if report.leaks > 0 {
-            writeln!(
-                out,
-                "\n{} leaked clusters were found on the image.\nThis means waste of disk space, \
-                 but no harm to data.",
-                report.leaks
-            )?;
-        }
-        if report.check_errors > 0 {
-            writeln!(
-                out,
-                "\n{} internal errors have occurred during the check.",
-                report.check_errors
-            )?;
-        }
-    }
-    if report.total_clusters != 0 && report.allocated_clusters != 0 {
-        writeln!(
-            out,
-            "{}/{} = {}% allocated, {}% fragmented, {}% compressed clusters",
-            report.allocated_clusters,
-            report.total_clusters,
-            percent(report.allocated_clusters, report.total_clusters),
-            percent(report.fragmented_clusters, report.allocated_clusters),
-            percent(report.compressed_clusters, report.allocated_clusters),
-        )?;
-    }
-    if report.image_end_offset > 0 {
-        writeln!(out, "Image end offset: {}", report.image_end_offset)?;
-    }
-    Ok(())
-}
-
-fn percent(part: u64, whole: u64) -> String {
-    #[allow(clippy::cast_precision_loss)]
-    let percent = part as f64 * 100.0 / whole as f64;
-    format!("{percent:.2}")
 }

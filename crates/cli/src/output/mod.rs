@@ -1,5 +1,6 @@
 //! Text and JSON on standard output; complaints on standard error.
 
+pub(crate) mod check;
 pub(crate) mod info;
 pub(crate) mod json;
 pub(crate) mod luks;

@@ -174,6 +174,7 @@ impl Tree {
                     size: raw::virtual_size(size),
                     offset,
                 }),
+                None if self.damaged => Image::open_damaged(source.as_ref(), format),
                 None => Image::open(source.as_ref(), format),
             });
         let id = NodeId(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));

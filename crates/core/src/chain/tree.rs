@@ -15,6 +15,8 @@ pub struct Tree {
     pub(super) links: Vec<Link>,
     pub(super) by_key: HashMap<String, NodeId>,
     given_up: HashSet<NodeId>,
+    /// Images are opened as `check` opens them.
+    pub(super) damaged: bool,
 }
 
 impl Tree {
@@ -30,6 +32,15 @@ impl Tree {
     /// *Locked* for a wrong passphrase; another one may be tried.
     pub fn unlock(&self, id: NodeId, passphrase: &Secret) -> Result<()> {
         self.node(id).unlock(passphrase)
+    }
+
+    /// An empty tree for checks and repairs: it takes images whose refcount table or list of
+    /// snapshots is damaged.
+    pub fn for_check() -> Self {
+        Self {
+            damaged: true,
+            ..Self::default()
+        }
     }
 
     /// All nodes in the order they were opened.

@@ -229,6 +229,42 @@ impl Counts {
         }
     }
 
+    /// A run of `len` clusters from `from` on that nothing refers to, the first there is;
+    /// `None` when it would reach past the end of the window.
+    pub(super) fn free_run(&self, from: u64, len: u64) -> Option<u64> {
+        let (mut start, mut at) = (from.max(self.start), from.max(self.start));
+        while at - start < len {
+            if at >= self.end {
+                return None;
+            }
+            if self.chunk(at).is_none() {
+                at = ((at - self.start) / CHUNK + 1) * CHUNK + self.start;
+            } else if self.get(at).references == 0 {
+                at += 1;
+            } else {
+                at += 1;
+                start = at;
+            }
+        }
+        (start + len <= self.end).then_some(start)
+    }
+
+    /// The first cluster of a range that something refers to.
+    pub(super) fn first_used(&self, range: std::ops::Range<u64>) -> Option<u64> {
+        let mut at = range.start.max(self.start);
+        let end = range.end.min(self.end);
+        while at < end {
+            if self.chunk(at).is_none() {
+                at = ((at - self.start) / CHUNK + 1) * CHUNK + self.start;
+            } else if self.get(at).references > 0 {
+                return Some(at);
+            } else {
+                at += 1;
+            }
+        }
+        None
+    }
+
     /// The chunk that holds a cluster of the window, unless nothing refers to any of it.
     pub(super) fn chunk(&self, cluster: u64) -> Option<&Chunk> {
         let index = to_usize(cluster.checked_sub(self.start)? >> CHUNK_BITS);

@@ -160,6 +160,25 @@ pub enum Finding {
         /// Index in the snapshot table.
         index: u32,
     },
+    /// Internal snapshots in an image whose data is in another file.
+    SnapshotsWithDataFile {
+        /// Their number.
+        count: u32,
+    },
+    /// More snapshots than any image can have.
+    SnapshotsOverhanging {
+        /// Snapshots too many.
+        count: u32,
+        /// The table would be too long, rather than have too many entries.
+        too_big: bool,
+    },
+    /// A snapshot has more extra data than any can have.
+    SnapshotExtra {
+        /// Index in the snapshot table.
+        index: u32,
+        /// Its bytes.
+        len: u32,
+    },
     /// A refcount could not be read.
     RefcountUnreadable {
         /// Host cluster number.
@@ -296,92 +315,26 @@ impl fmt::Display for Finding {
             F::SnapshotIncomplete { index } => {
                 write!(f, "ERROR snapshot table entry {index} is incomplete")
             }
+            F::SnapshotsWithDataFile { count } => {
+                write!(f, "ERROR {count} snapshots in image with data file")
+            }
+            F::SnapshotsOverhanging { count, too_big } => {
+                let why = if *too_big {
+                    " (snapshot table is too big)"
+                } else {
+                    ""
+                };
+                write!(f, "Discarding {count} overhanging snapshots{why}")
+            }
+            F::SnapshotExtra { index, len } => write!(
+                f,
+                "Discarding too much extra metadata in snapshot table entry {index} ({len} > 1024)"
+            ),
             F::RefcountUnreadable { cluster } => write!(
                 f,
                 "Can't get refcount for cluster {cluster}: Input/output error"
             ),
             F::Unreadable { message } => write!(f, "ERROR {message}"),
         }
-    }
-}
-
-/// The result of a check, counted as `qemu-img check` counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct CheckReport {
-    /// Byte behind the last host cluster that is in use.
-    pub image_end_offset: u64,
-    /// Guest clusters of the virtual disk.
-    pub total_clusters: u64,
-    /// Guest clusters with a host cluster, the compressed ones included.
-    pub allocated_clusters: u64,
-    /// Allocated clusters that do not follow their predecessor in the file; every compressed
-    /// cluster counts.
-    pub fragmented_clusters: u64,
-    /// Compressed guest clusters.
-    pub compressed_clusters: u64,
-    /// Findings that endanger data.
-    pub corruptions: u64,
-    /// Clusters lost.
-    pub leaks: u64,
-    /// Parts that could not be checked.
-    pub check_errors: u64,
-}
-
-impl CheckReport {
-    /// Whether nothing was found.
-    pub fn is_clean(&self) -> bool {
-        self.corruptions == 0 && self.leaks == 0 && self.check_errors == 0
-    }
-}
-
-/// Counts findings and passes the first of them on.
-pub(super) struct Recorder<'a> {
-    pub(super) report: CheckReport,
-    emit: &'a mut dyn FnMut(&Finding),
-    left: u64,
-    /// While set, nothing is counted: a further pass over what was counted already.
-    pub(super) muted: bool,
-}
-
-impl<'a> Recorder<'a> {
-    pub(super) fn new(limit: u64, emit: &'a mut dyn FnMut(&Finding)) -> Self {
-        Self {
-            report: CheckReport::default(),
-            emit,
-            left: limit,
-            muted: false,
-        }
-    }
-
-    /// A finding.
-    pub(super) fn add(&mut self, finding: &Finding) {
-        self.add_times(finding, 1);
-    }
-
-    /// A finding that qemu-img counts `times` times, because it meets it on so many ways.
-    pub(super) fn add_times(&mut self, finding: &Finding, times: u64) {
-        if self.muted {
-            return;
-        }
-        let count = match finding.severity() {
-            Severity::Leak => &mut self.report.leaks,
-            Severity::Corruption => &mut self.report.corruptions,
-            Severity::CheckError => &mut self.report.check_errors,
-        };
-        *count = count.saturating_add(times);
-        if self.left > 0 {
-            self.left -= 1;
-            (self.emit)(finding);
-        }
-    }
-
-    /// One check error for each of `len` clusters from `first` on.
-    pub(super) fn unreadable_refcounts(&mut self, first: u64, len: u64) {
-        let told = len.min(self.left);
-        for cluster in first..first.saturating_add(told) {
-            self.add(&Finding::RefcountUnreadable { cluster });
-        }
-        self.report.check_errors = self.report.check_errors.saturating_add(len - told);
     }
 }

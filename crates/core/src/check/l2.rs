@@ -1,8 +1,11 @@
 //! Counting the references in one L2 table.
 
 use super::counts::{Copied, Counts};
-use super::finding::{Finding, Recorder};
+use super::finding::Finding;
 use super::geometry::{Geometry, bits};
+use super::refcounts::Mend;
+use super::report::Recorder;
+use super::spans::Span;
 use super::tables::Table;
 use backchain_format::bytes::{be64, to_u64, to_usize};
 use backchain_format::qcow2::CompressedCluster;
@@ -14,6 +17,12 @@ pub(super) struct Tally<'a, 'r> {
     pub(super) recorder: &'a mut Recorder<'r>,
     /// An active entry names a cluster past the end of the file: its flag needs a look.
     pub(super) beyond: bool,
+    /// What to do about misplaced preallocated clusters.
+    pub(super) mend: Mend,
+    /// There are such.
+    pub(super) empties: bool,
+    /// Clusters of metadata that is no L2 table, in order.
+    pub(super) taken: &'a [Span],
 }
 
 /// Consecutive host clusters named by consecutive entries with the same flag.
@@ -45,6 +54,12 @@ impl Tally<'_, '_> {
                 }
             }
         }
+    }
+
+    /// Whether entries of a table may be changed: it is where a table can be, and no other
+    /// metadata is there.
+    fn can_write(&self, table: Table) -> bool {
+        can_write(self.geometry, self.taken, table.offset)
     }
 
     /// Counts what the table with these bytes refers to.
@@ -114,6 +129,15 @@ impl Tally<'_, '_> {
             add(&mut report.compressed_clusters, walk.compressed);
         }
     }
+}
+
+/// Whether entries of the L2 table at `offset` may be changed: it is where a table can be, and no
+/// other metadata (`taken`) is there.
+pub(super) fn can_write(geometry: Geometry, taken: &[Span], offset: u64) -> bool {
+    let cluster = offset >> geometry.cluster_bits;
+    let before = taken.partition_point(|span| span.end <= cluster);
+    let free = taken.get(before).is_none_or(|span| span.start > cluster);
+    geometry.is_aligned(offset) && cluster < geometry.clusters && free
 }
 
 /// How many of the 8-byte entries in `bytes` go on where `word` leaves off, each with the next
@@ -205,6 +229,13 @@ impl Walk {
                 !zero
             };
             let finding = Finding::ClusterMisaligned { offset, data };
+            if !data && tally.mend != Mend::No && tally.can_write(self.table) {
+                tally.empties = true;
+                if tally.mend == Mend::Tell {
+                    tally.recorder.mended(&finding, 1);
+                }
+                return;
+            }
             tally.recorder.add_times(&finding, times);
         }
         self.allocated += 1;

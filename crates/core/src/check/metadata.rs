@@ -1,16 +1,16 @@
 //! Everything but L2 tables and refcount blocks that refers to host clusters.
 
-use super::finding::{Finding, Recorder};
+use super::finding::Finding;
 use super::geometry::{Geometry, bits};
+use super::refcounts::Manner;
+use super::report::Recorder;
+use super::snapshots::SnapshotTable;
 use super::spans::{Ranges, Span};
 use super::words::Words;
 use crate::image::Qcow2;
-use crate::source::{ReadAt, read_padded};
-use backchain_format::bytes::{align_up, be16, be32, be64, to_usize};
+use crate::source::ReadAt;
+use backchain_format::bytes::be64;
 use backchain_format::qcow2::{Extensions, MAX_L1_BYTES, RefcountTableEntry, autoclear};
-
-/// QEMU's limit for the bytes of a snapshot table.
-const MAX_SNAPSHOT_TABLE: u64 = 64 << 20;
 
 /// Which bitmaps count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,8 @@ impl Metadata {
         source: &dyn ReadAt,
         image: &Qcow2,
         geometry: Geometry,
-        bitmaps: Bitmaps,
+        manner: Manner,
+        snapshots: &SnapshotTable,
         recorder: &mut Recorder<'_>,
     ) -> Self {
         let header = &image.head.header;
@@ -64,18 +65,18 @@ impl Metadata {
         };
         gather.region(0, geometry.cluster);
         gather.l1_table(header.l1_table.0, header.l1_entries, true);
-        if header.snapshots > 0 {
-            gather.snapshots();
+        gather.snapshots(snapshots);
+        if manner.structure {
+            let table = header.refcount_table_entries() * RefcountTableEntry::LEN;
+            gather.region(header.refcount_table.0, table);
         }
-        let table = header.refcount_table_entries() * RefcountTableEntry::LEN;
-        gather.region(header.refcount_table.0, table);
         if let Some(crypto) = image.head.extensions.get(Extensions::CRYPTO)
             && let (Some(offset), Some(len)) = (be64(crypto, 0), be64(crypto, 8))
         {
             gather.region(offset, len);
         }
         let trusted = header.autoclear & autoclear::BITMAPS != 0;
-        if trusted || bitmaps == Bitmaps::All {
+        if trusted || manner.bitmaps == Bitmaps::All {
             let muted = std::mem::replace(&mut gather.recorder.muted, !trusted);
             gather.bitmaps();
             gather.recorder.muted = muted;
@@ -112,72 +113,26 @@ impl Gather<'_, '_> {
         self.recorder.add(&Finding::Unreadable { message });
     }
 
-    fn snapshots(&mut self) {
-        let header = &self.image.head.header;
-        let (start, v3) = (header.snapshot_table.0, self.image.head.is_v3());
-        let mut at = start;
-        let mut tables = Vec::new();
-        for index in 0..header.snapshots {
-            let mut fixed = [0; 40];
-            if let Err(error) = read_padded(self.source, at, &mut fixed) {
-                return self.unreadable("snapshot table", &error);
-            }
-            // The array is 40 bytes long, so nothing is missing.
-            let word = |at| be32(&fixed, at).unwrap_or(0);
-            let len = |at| u64::from(be16(&fixed, at).unwrap_or(0));
-            let extra = u64::from(word(36));
-            if extra > 1024 {
-                let why = format!("Too much extra metadata in snapshot table entry {index}");
-                return self.unreadable("snapshot table", &why);
-            }
-            if v3 && extra < 16 {
-                self.recorder.add(&Finding::SnapshotIncomplete { index });
-            }
-            let names = at.saturating_add(40 + extra);
-            let l1 = (be64(&fixed, 0).unwrap_or(0), word(8));
-            tables.push((l1, names, len(12), len(14)));
-            let end = names.saturating_add(len(12) + len(14));
-            at = match align_up(end, 8) {
-                Some(next) if next - start <= MAX_SNAPSHOT_TABLE => next,
-                _ => return self.unreadable("snapshot table", &"it is too large"),
-            };
+    fn snapshots(&mut self, table: &SnapshotTable) {
+        if self.geometry.data_file && !table.entries.is_empty() {
+            let count = u32::try_from(table.entries.len()).unwrap_or(u32::MAX);
+            self.recorder.add(&Finding::SnapshotsWithDataFile { count });
         }
-        for ((offset, entries), names, id, name) in tables {
+        for entry in &table.entries {
+            let (offset, entries) = (entry.l1, entry.l1_entries);
             let bytes = u64::from(entries) * 8;
             if self.geometry.is_aligned(offset) && bytes <= MAX_L1_BYTES {
                 self.l1_table(offset, entries, false);
                 continue;
             }
-            let id_text = self.text(names, id);
-            let name = self.text(names + id, name);
-            let finding = if self.geometry.is_aligned(offset) {
-                Finding::SnapshotL1TooLarge {
-                    id: id_text,
-                    name,
-                    entries,
-                }
+            let (id, name) = entry.names_of(self.source);
+            self.recorder.add(&if self.geometry.is_aligned(offset) {
+                Finding::SnapshotL1TooLarge { id, name, entries }
             } else {
-                Finding::SnapshotL1Misaligned {
-                    id: id_text,
-                    name,
-                    offset,
-                }
-            };
-            self.recorder.add(&finding);
+                Finding::SnapshotL1Misaligned { id, name, offset }
+            });
         }
-        self.region(start, at - start);
-    }
-
-    /// At most 256 bytes of a name up to its first NUL, for a message.
-    fn text(&self, offset: u64, len: u64) -> String {
-        let mut bytes = vec![0; to_usize(len.min(256))];
-        match read_padded(self.source, offset, &mut bytes) {
-            Ok(()) => {
-                let text = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
-                String::from_utf8_lossy(text).into_owned()
-            }
-            Err(_) => String::new(),
-        }
+        self.region(table.start, table.len);
     }
 
     fn bitmaps(&mut self) {

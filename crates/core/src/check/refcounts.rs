@@ -1,10 +1,14 @@
 //! A pass over all the metadata of an image, counting references.
 
+use super::Fix;
+use super::blocks::RefcountTable;
 use super::counts::{CHUNK, Copied, Counts};
-use super::finding::{Finding, Recorder};
+use super::finding::Finding;
 use super::geometry::{Geometry, bits};
 use super::l2::Tally;
 use super::metadata::{Bitmaps, Metadata};
+use super::report::{Recorder, Told, quiet};
+use super::snapshots::{self, SnapshotTable};
 use super::stored::{self, Compared, Stored};
 use super::tables::{Table, TableSet};
 use super::words::{PIECE, Words};
@@ -17,31 +21,74 @@ use std::ops::Range;
 /// overlap, so reading them all could take as good as for ever.
 const MISALIGNED_BYTES: u64 = 256 << 20;
 
+/// What to do about entries that a repair empties: preallocated clusters that are misplaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mend {
+    /// Nothing.
+    No,
+    /// Empty them, and tell.
+    Tell,
+    /// They are empty already.
+    Done,
+}
+
+/// How a pass goes about its work.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    pub(super) bitmaps: Bitmaps,
+    pub(super) fix: Fix,
+    pub(super) mend: Mend,
+    /// The refcount table and its blocks count.
+    pub(super) structure: bool,
+    /// Clusters behind the end of the file that can be counted, too.
+    pub(super) room: u64,
+}
+
 /// What all passes over one image share.
 pub(super) struct Pass<'a> {
     image: &'a Qcow2,
+    manner: Manner,
     pub(super) geometry: Geometry,
-    metadata: Metadata,
+    pub(super) metadata: Metadata,
     pub(super) words: Words<'a>,
     pub(super) stored: Stored<'a>,
+    pub(super) table: RefcountTable,
+    /// Only new refcount blocks help.
+    pub(super) rebuild: bool,
+    /// Clusters of refcount blocks behind the end of the file, in the order of their table.
+    pub(super) outside: Vec<u64>,
+    /// There are entries to empty.
+    pub(super) empties: bool,
+    /// The counts, when one window holds them all.
+    kept: Option<Counts>,
 }
 
 impl<'a> Pass<'a> {
     pub(super) fn new(
         source: &'a dyn ReadAt,
         image: &'a Qcow2,
-        geometry: Geometry,
-        bitmaps: Bitmaps,
+        manner: Manner,
+        snapshots: &SnapshotTable,
         recorder: &mut Recorder<'_>,
     ) -> Self {
         let header = &image.head.header;
-        let entries = header.refcount_table_entries();
+        let geometry = Geometry::of(image, source.len());
+        let table = RefcountTable {
+            start: header.refcount_table,
+            entries: header.refcount_table_entries(),
+        };
         Self {
             image,
+            manner,
             geometry,
-            metadata: Metadata::gather(source, image, geometry, bitmaps, recorder),
+            metadata: Metadata::gather(source, image, geometry, manner, snapshots, recorder),
             words: Words::new(source),
-            stored: Stored::new(source, geometry, header.refcount_table, entries),
+            stored: Stored::new(source, geometry, table.start, table.entries),
+            table,
+            rebuild: false,
+            outside: Vec::new(),
+            empties: false,
+            kept: None,
         }
     }
 
@@ -50,7 +97,8 @@ impl<'a> Pass<'a> {
     pub(super) fn count(&mut self, start: u64, recorder: &mut Recorder<'_>) -> (Counts, bool) {
         let (geometry, muted) = (self.geometry, recorder.muted);
         // A misaligned cluster may reach into the one behind the end.
-        let mut counts = Counts::new(start, geometry.clusters + 1);
+        let end = geometry.clusters + 1 + self.manner.room;
+        let mut counts = Counts::new(start, end);
         for span in &self.metadata.clusters {
             counts.add(
                 span.start,
@@ -59,11 +107,16 @@ impl<'a> Pass<'a> {
                 Copied::Silent,
             );
         }
+        // Entries of tables that lie on other metadata are not changed.
+        let taken = std::mem::take(&mut self.metadata.clusters);
         let mut tally = Tally {
             geometry,
             counts: &mut counts,
             recorder,
             beyond: false,
+            mend: self.manner.mend,
+            empties: false,
+            taken: &taken,
         };
         let mut window = Some(0);
         while let Some(offset) = window {
@@ -83,6 +136,7 @@ impl<'a> Pass<'a> {
             );
         }
         let beyond = tally.beyond;
+        self.empties |= tally.empties;
         self.metadata.bitmap_clusters(
             &mut self.words,
             geometry,
@@ -93,20 +147,53 @@ impl<'a> Pass<'a> {
                     counts: &mut counts,
                     recorder,
                     beyond: false,
+                    mend: Mend::No,
+                    empties: false,
+                    taken: &[],
                 };
                 tally.region(offset, geometry.cluster, times, Copied::Silent);
             },
         );
-        let header = &self.image.head.header;
-        stored::count_blocks(
-            &mut self.words,
-            geometry,
-            header.refcount_table,
-            header.refcount_table_entries(),
-            &mut counts,
-            recorder,
-        );
+        self.metadata.clusters = taken;
+        if self.manner.structure {
+            let fix = self.manner.fix;
+            self.rebuild |= self.table.count(
+                &mut self.words,
+                geometry,
+                fix,
+                &mut counts,
+                &mut self.outside,
+                recorder,
+            );
+        }
         (counts, beyond)
+    }
+
+    /// Keeps the counts of the whole file, so that nobody has to count again.
+    pub(super) fn keep(&mut self, counts: Counts) {
+        if counts.start() == 0 && counts.end() > self.geometry.clusters {
+            self.kept = Some(counts);
+        }
+    }
+
+    /// Calls `each` with the counts of all clusters, a window of them at a time, without telling
+    /// anything again.
+    pub(super) fn windows(&mut self, each: &mut dyn FnMut(&mut Self, &Counts)) {
+        let mut start = 0;
+        while start <= self.geometry.clusters {
+            let counts = self.window(start);
+            start = counts.end();
+            each(self, &counts);
+            self.keep(counts);
+        }
+    }
+
+    /// The counts from `start` on, without telling anything again.
+    pub(super) fn window(&mut self, start: u64) -> Counts {
+        match self.kept.take() {
+            Some(counts) if start == 0 => counts,
+            _ => quiet(|recorder| self.count(start, recorder).0),
+        }
     }
 
     /// Gathers the L2 tables from file offset `from` on. With the first of them, the L1
@@ -142,6 +229,31 @@ impl<'a> Pass<'a> {
         set.finish()
     }
 
+    /// Where the active L1 table is, in bytes, and its host clusters.
+    pub(super) fn l1(&self) -> (u64, Range<u64>) {
+        let header = &self.image.head.header;
+        let (start, len) = (header.l1_table.0, u64::from(header.l1_entries) * 8);
+        let clusters = self.geometry.clusters_of(start, len);
+        (start, clusters.map_or(0..0, |(first, n)| first..first + n))
+    }
+
+    /// Gathers the L2 tables of all L1 tables from file offset `from` on.
+    pub(super) fn all_tables(&mut self, from: u64) -> (Vec<Table>, Option<u64>) {
+        let mut counts = Counts::new(0, 0);
+        quiet(|recorder| {
+            let mut tally = Tally {
+                geometry: self.geometry,
+                counts: &mut counts,
+                recorder,
+                beyond: false,
+                mend: Mend::No,
+                empties: false,
+                taken: &[],
+            };
+            self.l2_tables(from, &mut tally)
+        })
+    }
+
     /// Gathers the L2 tables of the active L1 table from file offset `from` on, calling `each`
     /// with index and value of every L1 entry when `from` is 0.
     pub(super) fn active_tables(
@@ -172,8 +284,13 @@ impl<'a> Pass<'a> {
         set.finish()
     }
 
-    pub(super) fn compare(&mut self, counts: &Counts, recorder: &mut Recorder<'_>) -> Compared {
-        stored::compare(&mut self.stored, &mut self.words, counts, recorder)
+    pub(super) fn compare(
+        &mut self,
+        counts: &Counts,
+        fix: Fix,
+        recorder: &mut Recorder<'_>,
+    ) -> Compared {
+        stored::compare(&mut self.stored, &mut self.words, counts, fix, recorder)
     }
 }
 
@@ -265,16 +382,26 @@ impl Refcounts {
         window: &mut dyn FnMut(Range<u64>, &Refcounts) -> Result<()>,
     ) -> Result<()> {
         let geometry = Geometry::of(image, source.len());
-        if geometry.clusters > super::MAX_CLUSTERS {
+        if geometry.clusters > super::diagnosis::MAX_CLUSTERS {
             let message = "the file has too many clusters to count their references";
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
         let mut first = None;
-        let mut emit = |finding: &Finding| {
-            first.get_or_insert_with(|| finding.to_string());
+        let mut emit = |told: Told<'_>| {
+            first.get_or_insert_with(|| told.to_string());
         };
         let mut recorder = Recorder::new(1, &mut emit);
-        let mut pass = Pass::new(source, image, geometry, Bitmaps::All, &mut recorder);
+        let fix = Fix::Nothing;
+        let snapshots = snapshots::read(source, image, fix, &mut recorder)
+            .map_err(|failure| Error::new(ErrorKind::Corrupt, failure.to_string()))?;
+        let manner = Manner {
+            bitmaps: Bitmaps::All,
+            fix,
+            mend: Mend::No,
+            structure: true,
+            room: 0,
+        };
+        let mut pass = Pass::new(source, image, manner, &snapshots, &mut recorder);
         let mut start = 0;
         while start <= geometry.clusters {
             let (counts, _) = pass.count(start, &mut recorder);

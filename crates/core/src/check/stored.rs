@@ -1,14 +1,17 @@
 //! The refcounts as the image stores them, and their comparison with what was counted.
 
+use super::Fix;
 use super::counts::{CHUNK, Chunk, Counts, NARROW_CLEAR, NARROW_SET};
-use super::finding::{Finding, Recorder};
+use super::finding::Finding;
 use super::geometry::{Geometry, bits};
+use super::report::{Recorder, Told};
 use super::words::Words;
 use crate::source::{ReadAt, read_padded};
 use backchain_format::HostOffset;
 use backchain_format::bytes::{be64, to_usize};
 use backchain_format::qcow2::{RefcountBlock, RefcountTableEntry};
 use std::io;
+use std::ops::Range;
 
 /// Bytes of the cached slices of tables and blocks.
 const SLICE: u64 = 4096;
@@ -22,6 +25,8 @@ pub(super) struct Stored<'a> {
     table: u64,
     entries: u64,
     slices: Vec<(u64, Vec<u8>)>,
+    /// It was told that a block cannot be read.
+    complained: bool,
 }
 
 /// Where the refcount block for some clusters is.
@@ -29,7 +34,7 @@ pub(super) struct Stored<'a> {
 enum Block {
     Absent,
     At(u64),
-    Unusable,
+    Unusable(u64),
 }
 
 impl<'a> Stored<'a> {
@@ -45,6 +50,7 @@ impl<'a> Stored<'a> {
             table: table.0,
             entries,
             slices: Vec::new(),
+            complained: false,
         }
     }
 
@@ -83,7 +89,7 @@ impl<'a> Stored<'a> {
         } else if self.geometry.is_aligned(offset) && offset < 1 << 63 {
             Block::At(offset)
         } else {
-            Block::Unusable
+            Block::Unusable(offset)
         })
     }
 
@@ -92,7 +98,7 @@ impl<'a> Stored<'a> {
         let (width, per_block) = (self.geometry.width, self.per_block());
         match self.block(cluster / per_block).ok()? {
             Block::Absent => Some(0),
-            Block::Unusable => None,
+            Block::Unusable(_) => None,
             Block::At(offset) => {
                 let bit = (cluster % per_block) * width.bits();
                 // The eight bytes around it, so that narrow counts keep their place.
@@ -105,7 +111,23 @@ impl<'a> Stored<'a> {
         }
     }
 
-    fn per_block(&self) -> u64 {
+    /// Where the block with this index is; `None` when there is none.
+    pub(super) fn block_at(&mut self, index: u64) -> io::Result<Option<u64>> {
+        Ok(match self.block(index)? {
+            Block::At(offset) => Some(offset),
+            Block::Absent | Block::Unusable(_) => None,
+        })
+    }
+
+    /// Whether there are blocks for all these clusters.
+    pub(super) fn covers(&mut self, clusters: Range<u64>) -> bool {
+        let per = self.per_block();
+        let indexes = clusters.start / per..clusters.end.div_ceil(per);
+        let mut blocks = indexes.map(|index| self.block_at(index).ok().flatten());
+        blocks.all(|block| block.is_some())
+    }
+
+    pub(super) fn per_block(&self) -> u64 {
         self.geometry.width.per_block(self.geometry.layout.cluster)
     }
 }
@@ -117,13 +139,18 @@ pub(super) struct Compared {
     pub(super) highest: u64,
     /// Some copied flag of an active table is wrong.
     pub(super) flags: bool,
+    /// A cluster in use counts as free, or there is none of the space to count it.
+    pub(super) rebuild: bool,
+    /// References more than refcounts can hold.
+    pub(super) overflow: u64,
 }
 
-/// Compares the counts of a window with what is stored.
+/// Compares the counts of a window with what is stored, and tells what `fix` does about it.
 pub(super) fn compare(
     stored: &mut Stored<'_>,
     words: &mut Words<'_>,
     counts: &Counts,
+    fix: Fix,
     recorder: &mut Recorder<'_>,
 ) -> Compared {
     let mut result = Compared::default();
@@ -144,34 +171,45 @@ pub(super) fn compare(
         let len = end - at;
         match stored.block(index) {
             Ok(Block::Absent) if chunk.is_none() => {}
-            Ok(Block::Absent) => segment(stored, counts, at, len, None, recorder, &mut result),
+            Ok(Block::Absent) => segment(stored, counts, at..end, None, fix, recorder, &mut result),
             Ok(Block::At(block)) => {
                 let bits = stored.geometry.width.bits();
                 // Segments start at a multiple of 64 clusters, so at a whole byte.
                 let from = block.saturating_add(at % per_block * bits / 8);
                 match words.load(from, (len * bits).div_ceil(8)) {
                     Ok(None) if chunk.is_none() => {}
-                    Ok(bytes) => segment(stored, counts, at, len, bytes, recorder, &mut result),
+                    Ok(bytes) => {
+                        segment(stored, counts, at..end, bytes, fix, recorder, &mut result)
+                    }
                     Err(_) => recorder.unreadable_refcounts(at, inside(at, len)),
                 }
             }
-            Ok(Block::Unusable) | Err(_) => recorder.unreadable_refcounts(at, inside(at, len)),
+            Ok(Block::Unusable(offset)) => {
+                let told = stored.complained || stored.geometry.is_aligned(offset);
+                if !told {
+                    stored.complained = true;
+                    recorder.tell(Told::BlockUnaligned { offset, index });
+                }
+                recorder.unreadable_refcounts(at, inside(at, len));
+            }
+            Err(_) => recorder.unreadable_refcounts(at, inside(at, len)),
         }
         at = end;
     }
     result
 }
 
-/// Compares `len` clusters from `first` on, all in one chunk; `bytes` are their stored counts.
+/// Compares a range of clusters, all in one chunk; `bytes` are their stored counts.
 fn segment(
     stored: &Stored<'_>,
     counts: &Counts,
-    first: u64,
-    len: u64,
+    range: Range<u64>,
     bytes: Option<&[u8]>,
+    fix: Fix,
     recorder: &mut Recorder<'_>,
     result: &mut Compared,
 ) {
+    let (first, len) = (range.start, range.end - range.start);
     let slot = to_usize((first - counts.start()) % CHUNK);
     let mut done = 0;
     if let (16, Some(Chunk::Narrow(slots)), Some(bytes)) =
@@ -199,7 +237,8 @@ fn segment(
             continue;
         }
         let excess = count.references.saturating_sub(width.max());
-        if excess > 0 {
+        if excess > 0 && fix == Fix::Nothing {
+            result.overflow = result.overflow.saturating_add(excess);
             let offset = cluster << stored.geometry.cluster_bits;
             recorder.add_times(&Finding::RefcountOverflow { offset }, excess);
         }
@@ -207,20 +246,29 @@ fn segment(
         if refcount > 0 || references > 0 {
             result.highest = cluster;
         }
-        if refcount > references {
-            recorder.add(&Finding::Leak {
-                cluster,
-                refcount,
-                references,
-            });
-        } else if refcount < references {
-            recorder.add(&Finding::RefcountTooLow {
-                cluster,
-                refcount,
-                references,
-            });
+        let stays = fix.leaves(refcount, references);
+        if refcount != references {
+            result.rebuild |= refcount == 0;
+            let finding = if refcount > references {
+                Finding::Leak {
+                    cluster,
+                    refcount,
+                    references,
+                }
+            } else {
+                Finding::RefcountTooLow {
+                    cluster,
+                    refcount,
+                    references,
+                }
+            };
+            if stays == refcount {
+                recorder.add(&finding);
+            } else {
+                recorder.mended(&finding, 1);
+            }
         }
-        let wrong = if refcount == 1 {
+        let wrong = if stays == 1 {
             count.flag_clear
         } else {
             count.flag_set
@@ -269,46 +317,4 @@ fn alike(slots: &[u16], bytes: &[u8], len: u64, first: u64, result: &mut Compare
         }
     }
     done
-}
-
-/// Counts the refcount blocks themselves, in the order of their table, and reports what is
-/// wrong with its entries.
-pub(super) fn count_blocks(
-    words: &mut Words<'_>,
-    geometry: Geometry,
-    table: HostOffset,
-    entries: u64,
-    counts: &mut Counts,
-    recorder: &mut Recorder<'_>,
-) {
-    let mut failed = None;
-    let end = table.0.saturating_add(entries * RefcountTableEntry::LEN);
-    let was_muted = recorder.muted;
-    let mut each = |at: u64, word: u64| {
-        let index = (at - table.0) / RefcountTableEntry::LEN;
-        let offset = word & !bits::TABLE_RESERVED;
-        let cluster = offset >> geometry.cluster_bits;
-        if word & bits::TABLE_RESERVED != 0 {
-            recorder.add(&Finding::RefcountTableReserved { index });
-        } else if !geometry.is_aligned(offset) {
-            recorder.add(&Finding::RefcountBlockMisaligned { index });
-        } else if cluster >= geometry.clusters {
-            recorder.add(&Finding::RefcountBlockOutside { index });
-        } else if cluster >= counts.start() && cluster < counts.end() {
-            counts.add(cluster, 1, 1, super::counts::Copied::Silent);
-            let references = counts.get(cluster).references.min(geometry.width.max());
-            // Each cluster is in one window only, so this is not a repetition.
-            recorder.muted = false;
-            if cluster < counts.end() && references != 1 {
-                recorder.add(&Finding::RefcountBlockShared { index, references });
-            }
-            recorder.muted = was_muted;
-        }
-    };
-    words.each(table.0, end, &mut each, &mut |at, error| {
-        failed.get_or_insert_with(|| format!("refcount table (byte {at}): {error}"));
-    });
-    if let Some(message) = failed {
-        recorder.add(&Finding::Unreadable { message });
-    }
 }

@@ -59,6 +59,14 @@ impl Image {
         })
     }
 
+    /// The same for an image that is to be checked or repaired (see [`Qcow2::open_damaged`]).
+    pub fn open_damaged(source: &dyn ReadAt, format: Format) -> Result<Self> {
+        match format {
+            Format::Qcow2 => Ok(Image::Qcow2(Box::new(Qcow2::open_damaged(source)?))),
+            _ => Self::open(source, format),
+        }
+    }
+
     /// The image's format.
     pub fn format(&self) -> Format {
         match self {

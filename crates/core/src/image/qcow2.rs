@@ -3,6 +3,7 @@
 use crate::crypto::LuksArea;
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::{ReadAt, read_padded};
+use backchain_format::FormatError;
 use backchain_format::bytes::{to_u64, to_usize};
 use backchain_format::luks::HeaderPointer;
 use backchain_format::qcow2::{
@@ -31,6 +32,27 @@ impl Qcow2 {
     /// Reads the head and, where there are any, the lists of snapshots and bitmaps, and checks
     /// where the tables are. Tables are not read.
     pub fn open(source: &dyn ReadAt) -> Result<Self> {
+        let image = Self::read(source, Head::from_bytes)?;
+        image.check_inside("refcount table", image.head.header.refcount_table.0, 1)?;
+        // QEMU opens nothing with a damaged list of snapshots or bitmaps, and neither must a
+        // program that is going to write.
+        if image.head.header.snapshots > 0 {
+            image.check_inside("snapshot table", image.head.header.snapshot_table.0, 1)?;
+        }
+        image.snapshots(source)?;
+        Ok(image)
+    }
+
+    /// Opens an image that is to be checked or repaired: its refcount table and its list of
+    /// snapshots may be damaged or missing, as they may for `qemu-img check`.
+    pub fn open_damaged(source: &dyn ReadAt) -> Result<Self> {
+        Self::read(source, Head::from_damaged)
+    }
+
+    fn read(
+        source: &dyn ReadAt,
+        parse: fn(&[u8]) -> std::result::Result<Head, FormatError>,
+    ) -> Result<Self> {
         let file_len = source.len();
         // The largest cluster is 2 MiB; most heads end within the first 4 KiB.
         let mut bytes = vec![0; to_usize(file_len.min(4096))];
@@ -41,27 +63,15 @@ impl Qcow2 {
             bytes.resize(to_usize(file_len.min(cluster)), 0);
             source.read_exact_at(0, &mut bytes)?;
         }
-        let head = Head::from_bytes(&bytes)?;
+        let head = parse(&bytes)?;
         let image = Self { head, file_len };
-        image.check_tables()?;
-        // QEMU opens nothing with a damaged list of snapshots or bitmaps, and neither must a
-        // program that is going to write.
-        image.snapshots(source)?;
+        let header = &image.head.header;
+        let l1 = u64::from(header.l1_entries) * L1Entry::LEN;
+        image.check_inside("L1 table", header.l1_table.0, l1)?;
         if image.bitmaps_consistent() {
             image.bitmaps(source)?;
         }
         Ok(image)
-    }
-
-    fn check_tables(&self) -> Result<()> {
-        let header = &self.head.header;
-        let l1 = u64::from(header.l1_entries) * L1Entry::LEN;
-        self.check_inside("L1 table", header.l1_table.0, l1)?;
-        self.check_inside("refcount table", header.refcount_table.0, 1)?;
-        if header.snapshots > 0 {
-            self.check_inside("snapshot table", header.snapshot_table.0, 1)?;
-        }
-        Ok(())
     }
 
     pub(super) fn check_inside(&self, what: &str, at: u64, len: u64) -> Result<()> {
@@ -190,6 +200,13 @@ impl Qcow2 {
             extension.count,
             at,
         )?)
+    }
+
+    /// Whether there are bitmaps that are not marked consistent: nobody may trust them, and
+    /// their clusters count as lost.
+    pub fn forgets_bitmaps(&self) -> bool {
+        let present = self.head.extensions.get(Extensions::BITMAPS).is_some();
+        present && self.head.header.autoclear & autoclear::BITMAPS == 0
     }
 
     /// Whether the bitmaps extension is there and marked consistent.

@@ -27,6 +27,7 @@ mod recode;
 mod refcounts;
 mod remove;
 mod repair;
+mod repair_image;
 mod sink;
 mod snapshot;
 mod snapshot_reach;
@@ -335,6 +336,7 @@ impl crate::Tree {
             Operation::SnapshotDelete { image, snapshot } => {
                 snapshot::plan_delete(self, *image, snapshot)
             }
+            Operation::Repair { image, fix } => repair_image::plan_repair(self, *image, *fix),
             Operation::Convert { top, name, options } => {
                 convert::plan_convert(self, *top, name, options)
             }

@@ -1,6 +1,7 @@
 //! What can be asked of a tree.
 
 use crate::chain::NodeId;
+use crate::check::Fix;
 use crate::image::SnapshotQuery;
 use backchain_format::Format;
 use backchain_format::qcow2::Codec;
@@ -92,6 +93,14 @@ pub enum Operation {
         name: String,
         /// What to do with it, in this order.
         actions: Vec<BitmapAction>,
+    },
+    /// Mends an image. The tree has to be one for checks (see [`crate::Tree::for_check`]) when
+    /// its refcount table or its list of snapshots may be damaged.
+    Repair {
+        /// The image.
+        image: NodeId,
+        /// What to mend.
+        fix: Fix,
     },
     /// Writes the guest view of `top` into a new image.
     Convert {

@@ -31,7 +31,14 @@ pub struct Head {
 impl Head {
     /// Reads the head from the first cluster of a file (or the whole file when it is shorter).
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
-        let header = Header::from_bytes(bytes)?;
+        let head = Self::from_damaged(bytes)?;
+        head.header.check_complete()?;
+        Ok(head)
+    }
+
+    /// The same with [`Header::from_damaged`].
+    pub fn from_damaged(bytes: &[u8]) -> Result<Self, FormatError> {
+        let header = Header::from_damaged(bytes)?;
         let start = to_usize(u64::from(header.header_length));
         // Extensions end where the backing file name starts, or with the cluster.
         let limit = header

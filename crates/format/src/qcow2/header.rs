@@ -166,6 +166,14 @@ impl Header {
     /// cluster or the whole file, whichever is shorter: the feature name table in it is used
     /// to name features that are not known.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
+        let header = Self::from_damaged(bytes)?;
+        header.check_complete()?;
+        Ok(header)
+    }
+
+    /// The same for an image that is to be checked or repaired: the refcount table may be
+    /// missing, and the snapshot table may be misplaced or too long.
+    pub fn from_damaged(bytes: &[u8]) -> Result<Self, FormatError> {
         if !bytes.starts_with(&MAGIC) {
             return Err(
                 FormatError::corrupt(0, "not a qcow2 image: the magic is missing")
@@ -360,14 +368,7 @@ impl Header {
     }
 
     fn check_tables(&self) -> Result<(), FormatError> {
-        let aligned = |at: u64, what: &str, qemu: &'static str, table: HostOffset| {
-            if self.cluster.is_aligned(table.0) && table.0 < 1 << 56 {
-                return Ok(());
-            }
-            let message =
-                format!("{what} at {table} does not start at a cluster boundary below 2^56");
-            Err(FormatError::corrupt(at, message).as_qemu(qemu))
-        };
+        let aligned = |at, what, qemu, table| check_aligned(self.cluster, at, what, qemu, table);
         let l1_bytes = u64::from(self.l1_entries) * L1Entry::LEN;
         if l1_bytes > MAX_L1_BYTES {
             let message =
@@ -396,7 +397,11 @@ impl Header {
             return Err(FormatError::unsupported(56, message).as_qemu(qemu));
         }
         let qemu = "Reference count table offset invalid";
-        aligned(48, "refcount table", qemu, self.refcount_table)?;
+        aligned(48, "refcount table", qemu, self.refcount_table)
+    }
+
+    /// What only a repair can do without.
+    pub(super) fn check_complete(&self) -> Result<(), FormatError> {
         if self.refcount_table.0 == 0 || self.refcount_table_clusters == 0 {
             return Err(FormatError::corrupt(48, "the image has no refcount table")
                 .as_qemu("Image does not contain a reference count table"));
@@ -409,8 +414,8 @@ impl Header {
             return Err(FormatError::unsupported(60, message).as_qemu("Snapshot table too large"));
         }
         if self.snapshots > 0 {
-            let qemu = "Snapshot table offset invalid";
-            aligned(64, "snapshot table", qemu, self.snapshot_table)?;
+            let (what, qemu) = ("snapshot table", "Snapshot table offset invalid");
+            check_aligned(self.cluster, 64, what, qemu, self.snapshot_table)?;
         }
         Ok(())
     }
@@ -499,6 +504,20 @@ impl Header {
             1,
         )
     }
+}
+
+fn check_aligned(
+    cluster: ClusterSize,
+    at: u64,
+    what: &str,
+    qemu: &'static str,
+    table: HostOffset,
+) -> Result<(), FormatError> {
+    if cluster.is_aligned(table.0) && table.0 < 1 << 56 {
+        return Ok(());
+    }
+    let message = format!("{what} at {table} does not start at a cluster boundary below 2^56");
+    Err(FormatError::corrupt(at, message).as_qemu(qemu))
 }
 
 /// The feature names, found without validating anything else: this is for an error message.
