@@ -4,6 +4,7 @@
 use backchain::plan::Operation;
 use backchain::{ErrorKind, Plan, Tree};
 use backchain_format::bytes::to_u64;
+use backchain_format::qcow2::{Extensions, Head};
 use backchain_native::{FsGate, GateOptions, Options, execute, execute_steps};
 use backchain_testkit::build::strategy::{Limits, tree};
 use backchain_testkit::build::{FormatSpec, TreeSpec};
@@ -28,7 +29,7 @@ proptest! {
         pick in any_pick(),
     ) {
         let case = Case::build(&dense(spec));
-        let Some(op) = pick.fit(&case) else { return Ok(()) };
+        let Some(op) = fit(&pick, &case) else { return Ok(()) };
         let done = carry_out(&case.open(), &case.files, &op.operation, op.window);
         let done = done.map_err(TestCaseError::fail)?;
 
@@ -56,7 +57,7 @@ proptest! {
         stop: prop::sample::Index,
     ) {
         let case = Case::build(&dense(spec));
-        let Some(op) = pick.fit(&case) else { return Ok(()) };
+        let Some(op) = fit(&pick, &case) else { return Ok(()) };
         let fail = |e: backchain::Error| TestCaseError::fail(e.to_string());
         let done = carry_out(&case.open(), &case.files, &op.operation, op.window);
         let steps = done.map_err(TestCaseError::fail)?.run.log.len();
@@ -112,6 +113,17 @@ fn any_pick() -> impl Strategy<Value = Pick> {
     ]
 }
 
+/// New images without a data file: its name, as it is seen from here, would stand in the image.
+fn fit(pick: &Pick, case: &Case) -> Option<Op> {
+    let mut op = pick.fit(case)?;
+    if let Operation::Create { options, .. } | Operation::Convert { options, .. } =
+        &mut op.operation
+    {
+        (options.data_file, options.data_file_raw) = (None, false);
+    }
+    Some(op)
+}
+
 /// Opens the files in `dir` and plans the operation there.
 fn planned(dir: &Path, case: &Case, op: &Op) -> backchain::Result<(FsGate, Plan)> {
     let path = |name: &str| dir.join(name).to_string_lossy().into_owned();
@@ -121,7 +133,22 @@ fn planned(dir: &Path, case: &Case, op: &Op) -> backchain::Result<(FsGate, Plan)
         gate.name(&path(&node.name));
     }
     for node in &case.nodes {
-        tree.add_one(&gate, &path(&node.name), Some(node.format))?;
+        // Data files are looked for in the working directory, unless they are named.
+        let head = Head::from_bytes(case.files[&node.name].bytes()).ok();
+        let data = head.and_then(|head| head.extensions.string(Extensions::DATA_FILE));
+        let name = path(&node.name);
+        match data {
+            Some(data) => {
+                let data = path(&data);
+                let name = format!(
+                    "json:{{'driver':'qcow2','file.filename':'{name}','data-file.filename':'{data}'}}"
+                );
+                tree.add_one(&gate, &name, None)?;
+            }
+            None => {
+                tree.add_one(&gate, &name, Some(node.format))?;
+            }
+        }
     }
     for node in &case.nodes {
         tree.add(&gate, &path(&node.name), Some(node.format))?;

@@ -207,6 +207,11 @@ fn random_trees_reach_every_feature() {
                 "disk ends within a cluster",
                 !size.is_multiple_of(head.header.cluster.bytes()),
             );
+            count("data file", format.data_file);
+            count(
+                "raw data file",
+                case.raw_data(number, &case.files).is_some(),
+            );
             count("leaks", !verify(file).leaks.is_empty());
             let extents = tree.node(id(number)).extents(0).expect("readable");
             let mut places = std::collections::BTreeSet::new();

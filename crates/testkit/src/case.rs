@@ -7,7 +7,7 @@ use backchain::chain::MapGate;
 use backchain::chain::Reader;
 use backchain::{Format, NodeId, Source, Tree};
 use backchain_format::bytes::to_usize;
-use backchain_format::qcow2::Backing;
+use backchain_format::qcow2::{Backing, Extensions, Head, autoclear};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -59,8 +59,12 @@ impl Case {
                 name: case.nodes[p].name.clone(),
                 format: labels.then(|| case.nodes[p].format.name().to_owned()),
             });
-            let built = build::build(layer, backing);
+            let data_name = format!("d{number}.data");
+            let built = build::build(layer, backing, &data_name);
             let name = name(number, format, layer.seed);
+            if let Some(data) = built.data {
+                case.files.insert(data_name, data);
+            }
             case.files.insert(name.clone(), built.file);
             case.nodes.push(CaseNode {
                 name,
@@ -87,6 +91,12 @@ impl Case {
         model::view(chain.iter().rev().map(|n| &self.nodes[*n].layer))
     }
 
+    /// Whether the data file of image `node` is to be readable as a raw image, and its name.
+    pub fn raw_data(&self, node: usize, files: &Files) -> Option<String> {
+        let head = Head::from_bytes(files.get(&self.nodes[node].name)?.bytes()).ok()?;
+        raw_data_name(&head)
+    }
+
     /// Whether image `node` is `below` or reaches it.
     pub fn reaches(&self, node: usize, below: usize) -> bool {
         self.chain(node).contains(&below)
@@ -97,6 +107,12 @@ impl Case {
         let names = self.nodes.iter().map(|n| (n.name.as_str(), n.format));
         open(&self.files, names)
     }
+}
+
+/// The name of the data file that an image's head says is readable as a raw image.
+pub fn raw_data_name(head: &Head) -> Option<String> {
+    let raw = head.header.autoclear & autoclear::RAW_DATA_FILE != 0;
+    raw.then(|| head.extensions.string(Extensions::DATA_FILE))?
 }
 
 /// A file name, short or long: long ones do not fit beside each other in a small first cluster.

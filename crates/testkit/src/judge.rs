@@ -1,7 +1,7 @@
 //! Whether the files after an operation are what the operation promised.
 
 use crate::bitmaps;
-use crate::case::{Case, CaseNode, Files, engine_view, id, open};
+use crate::case::{Case, CaseNode, Files, engine_view, id, open, raw_data_name};
 use crate::model::first_difference;
 use crate::ops::{Op, new_name};
 use crate::rng::Rng;
@@ -223,9 +223,18 @@ fn files(case: &Case, op: &Op, done: &Done) -> Result<(), String> {
             return Err(format!("{name} changed, which was not announced"));
         }
         let node = case.nodes.iter().position(|n| &n.name == name);
-        let format = node.map(|n| case.nodes[n].format).or(made_format(op));
+        let made = made_format(op).filter(|_| *name == new_name(case));
+        let format = node.map(|n| case.nodes[n].format).or(made);
         if format != Some(Format::Qcow2) {
             continue;
+        }
+        let expected = match node {
+            Some(node) if op.listed.contains(&node) => None,
+            Some(node) => Some(view_after(case, op, node)),
+            None => op.made.as_ref().map(|(view, _)| view.clone()),
+        };
+        if let Some(expected) = expected {
+            raw_data(&done.run.after, file, &expected).map_err(|e| format!("{name}: {e}"))?;
         }
         if let Some(before) = before {
             let emptied = node.is_some() && node == op.emptied;
@@ -260,6 +269,25 @@ fn files(case: &Case, op: &Op, done: &Done) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// What image `node` is to read as afterwards.
+fn view_after(case: &Case, op: &Op, node: usize) -> Vec<u8> {
+    let changed = op.target.iter().chain(&op.asked).find(|(n, _)| *n == node);
+    changed.map_or_else(|| case.view(node), |(_, view)| view.clone())
+}
+
+/// A data file that says so is the disk as a raw image.
+fn raw_data(files: &Files, image: &SimFile, expected: &[u8]) -> Result<(), String> {
+    let head = Head::from_bytes(image.bytes()).map_err(|e| e.to_string())?;
+    let Some(name) = raw_data_name(&head) else {
+        return Ok(());
+    };
+    let data = files.get(&name).ok_or("its data file is not there")?;
+    match first_difference(data.bytes(), expected) {
+        Some(difference) => Err(format!("the raw data file differs: {difference}")),
+        None => Ok(()),
+    }
 }
 
 /// A changed image keeps all that its header says beyond what the change is about; autoclear

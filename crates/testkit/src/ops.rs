@@ -12,6 +12,11 @@ pub fn new_name(case: &Case) -> String {
     format!("new{}.img", case.nodes.len())
 }
 
+/// Name of the data file of a new image.
+pub fn data_name(image: &str) -> String {
+    format!("{image}.data")
+}
+
 /// Which operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -168,6 +173,7 @@ impl Pick {
     fn rebase(&self, case: &Case) -> Option<Op> {
         let overlay = choose(self.layer, &qcow2(case))?;
         let base = self.base_in(&others(case, overlay));
+        let base = base.filter(|_| case.raw_data(overlay, &case.files).is_none());
         let mut op = Op::new(Operation::Rebase {
             overlay: id(overlay),
             base: base.map(id),
@@ -181,6 +187,7 @@ impl Pick {
     fn relink(&self, case: &Case) -> Option<Op> {
         let overlay = choose(self.layer, &qcow2(case))?;
         let base = self.base_in(&others(case, overlay));
+        let base = base.filter(|_| case.raw_data(overlay, &case.files).is_none());
         let mut op = Op::new(Operation::Relink {
             overlay: id(overlay),
             name: base.map(|b| case.nodes[b].name.clone()),
@@ -235,6 +242,7 @@ impl Pick {
             options.size = Some(size);
             view.resize(to_usize(size), 0);
         }
+        self.add_data_file(case, backing.is_none(), &mut options);
         if backing.is_some() && !options.extended_l2 {
             // Without subclusters nothing of the backing file would be seen.
             options.preallocation = Preallocation::Off;
@@ -251,15 +259,25 @@ impl Pick {
     fn convert(&self, case: &Case) -> Option<Op> {
         let all: Vec<usize> = (0..case.nodes.len()).collect();
         let top = choose(self.layer, &all)?;
+        let mut options = self.create_options();
+        self.add_data_file(case, true, &mut options);
         let mut op = Op::new(Operation::Convert {
             top: id(top),
             name: new_name(case),
-            options: self.create_options(),
+            options,
         });
         let view = case.view(top);
         let raw = matches!(&op.operation, Operation::Convert { options, .. } if options.format == Format::Raw);
         op.made = Some((if raw { sectors(view) } else { view }, None));
         Some(op)
+    }
+
+    /// Gives some new images a data file: a raw one only where there is no backing file.
+    fn add_data_file(&self, case: &Case, alone: bool, options: &mut CreateOptions) {
+        if options.v3 && options.format == Format::Qcow2 && self.options >= 0xc000 {
+            options.data_file = Some(data_name(&new_name(case)));
+            options.data_file_raw = alone && self.empty;
+        }
     }
 
     fn base_in(&self, list: &[usize]) -> Option<usize> {

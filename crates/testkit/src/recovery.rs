@@ -3,7 +3,7 @@
 use crate::bitmaps::tell;
 use crate::case::{Case, Files, engine_view, id, open};
 use crate::judge::{carry_out, made_format, reads, reopen, views};
-use crate::ops::Op;
+use crate::ops::{Op, data_name};
 use crate::verify::verify;
 use backchain::plan::Operation;
 use backchain_format::Format;
@@ -73,6 +73,7 @@ pub fn recovers(case: &Case, op: &Op, files: &Files) -> Result<(), String> {
         }
         Operation::Create { name, .. } | Operation::Convert { name, .. } => {
             files.remove(name);
+            files.remove(&data_name(name));
         }
         _ => {}
     }

@@ -194,7 +194,19 @@ impl Check<'_> {
         if guest >= head.header.size && entry.kind != L2Kind::Unallocated {
             self.report.strays.push(guest);
         }
+        if let Some(defect) = entry.misplaced(guest, layout) {
+            self.error(format!("{who}: {defect}"));
+        }
         match entry.kind {
+            L2Kind::Standard { .. } | L2Kind::Zero { host: Some(_) } if layout.data_file => {
+                self.report.allocated += 1;
+                if !entry.copied {
+                    self.error(format!(
+                        "{who}: no copied flag in an image with a data file"
+                    ));
+                }
+            }
+            L2Kind::Zero { host: None } if layout.data_file && guest == 0 => {}
             L2Kind::Unallocated => {}
             L2Kind::Zero { host: None } => {
                 if entry.copied {

@@ -19,14 +19,17 @@ use backchain_format::qcow2::Backing;
 pub struct Built {
     /// The file.
     pub file: SimFile,
+    /// Its external data file, if it has one.
+    pub data: Option<SimFile>,
     /// What it says.
     pub layer: Layer,
 }
 
-/// Makes one image; `backing` is what its header is to name.
-pub fn build(spec: &LayerSpec, backing: Option<Backing>) -> Built {
+/// Makes one image; `backing` is what its header is to name, `data_name` the name of its data
+/// file, should it have one.
+pub fn build(spec: &LayerSpec, backing: Option<Backing>, data_name: &str) -> Built {
     match &spec.format {
         FormatSpec::Raw { holes } => raw::build(spec, *holes),
-        FormatSpec::Qcow2(format) => qcow2::build(spec, format, backing),
+        FormatSpec::Qcow2(format) => qcow2::build(spec, format, backing, data_name),
     }
 }

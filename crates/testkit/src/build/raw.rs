@@ -26,6 +26,7 @@ pub(super) fn build(spec: &LayerSpec, holes: bool) -> Built {
     let cells = vec![Cell::Data; bytes.len().div_ceil(512)];
     Built {
         file: SimFile::new(file, holes),
+        data: None,
         layer: Layer {
             granule: 512,
             cells,

@@ -58,6 +58,10 @@ pub struct Qcow2Spec {
     pub bitmaps: bool,
     /// Unknown header extensions, unknown compatible and autoclear bits, a short header.
     pub odd_head: bool,
+    /// Guest data in an external data file.
+    pub data_file: bool,
+    /// The data file is a raw image of the disk; only without a backing file.
+    pub data_raw: bool,
 }
 
 impl Qcow2Spec {
@@ -74,6 +78,8 @@ impl Qcow2Spec {
             cut: false,
             bitmaps: false,
             odd_head: false,
+            data_file: false,
+            data_raw: false,
         }
     }
 
@@ -85,7 +91,9 @@ impl Qcow2Spec {
             self.bitmaps = false;
             self.refcount_order = 4;
             self.codec = Codec::Zlib;
+            self.data_file = false;
         }
+        self.data_raw &= self.data_file;
         self.extended &= self.cluster_bits >= 14;
         self
     }

@@ -19,6 +19,8 @@ pub struct Limits {
     pub odd_sizes: bool,
     /// Small clusters and wide refcounts: tables that have to grow.
     pub growth: bool,
+    /// External data files: QEMU looks for them in the working directory.
+    pub data_files: bool,
 }
 
 impl Limits {
@@ -30,6 +32,7 @@ impl Limits {
         cluster_bits: 17,
         odd_sizes: true,
         growth: false,
+        data_files: true,
     };
     /// Everything the format has.
     pub const ALL: Self = Self {
@@ -39,6 +42,7 @@ impl Limits {
         cluster_bits: 21,
         odd_sizes: true,
         growth: false,
+        data_files: true,
     };
     /// For tests that look at every step of a plan.
     pub const TINY: Self = Self {
@@ -48,6 +52,7 @@ impl Limits {
         cluster_bits: 16,
         odd_sizes: false,
         growth: false,
+        data_files: true,
     };
     /// Refcount and L1 tables outgrow their clusters.
     pub const GROWTH: Self = Self {
@@ -57,6 +62,7 @@ impl Limits {
         cluster_bits: 9,
         odd_sizes: false,
         growth: true,
+        data_files: true,
     };
 }
 
@@ -164,10 +170,10 @@ fn qcow2(limits: Limits) -> impl Strategy<Value = FormatSpec> {
         flag(2),
         flag(3),
         flag(4),
-        (flag(4), flag(5)),
+        (flag(4), flag(5), flag(5), flag(2)),
     )
         .prop_map(
-            |(
+            move |(
                 v3,
                 cluster_bits,
                 extended,
@@ -176,7 +182,7 @@ fn qcow2(limits: Limits) -> impl Strategy<Value = FormatSpec> {
                 shuffled,
                 leaky,
                 cut,
-                (odd_head, bitmaps),
+                (odd_head, bitmaps, data_file, data_raw),
             )| {
                 let spec = Qcow2Spec {
                     v3,
@@ -189,6 +195,8 @@ fn qcow2(limits: Limits) -> impl Strategy<Value = FormatSpec> {
                     cut,
                     odd_head,
                     bitmaps,
+                    data_file: data_file && limits.data_files,
+                    data_raw,
                 };
                 FormatSpec::Qcow2(spec.valid())
             },

@@ -20,7 +20,7 @@ pub(super) fn encode(
     disk: &mut Disk,
     places: &Places,
     maps: &[Bitmap],
-    backing: Option<Backing>,
+    mut head: Head,
     rng: &mut Rng,
 ) -> SimFile {
     let cluster = shape.cluster();
@@ -29,7 +29,6 @@ pub(super) fn encode(
         let at = to_usize(at);
         file[at..at + bytes.len()].copy_from_slice(bytes);
     };
-    let mut head = head(shape, format, places, maps, backing, rng);
     let old = !head.is_v3() && head.extensions.0.is_empty();
     if old
         && format.odd_head
@@ -46,7 +45,7 @@ pub(super) fn encode(
     }
     put(places.l1 * cluster, &l1(shape, places));
     for (table, at) in places.l2.iter().enumerate().filter(|(_, at)| **at != 0) {
-        put(at * cluster, &l2(shape, disk, places, table));
+        put(at * cluster, &l2(shape, format, disk, places, table));
     }
     let mut garbage = vec![0; to_usize(cluster)];
     for at in &places.garbage {
@@ -56,6 +55,8 @@ pub(super) fn encode(
     for (guest, index) in disk.clusters.iter().zip(0..) {
         let bytes = &disk.bytes[index * to_usize(cluster)..][..to_usize(cluster)];
         match (guest, places.packed[index]) {
+            // They are in a file of their own.
+            (Guest::Host(_) | Guest::ZeroHost, _) if format.data_file => {}
             (Guest::Host(_), _) => put(places.host[index] * cluster, bytes),
             (Guest::ZeroHost, _) => {
                 rng.fill(&mut garbage);
@@ -73,12 +74,13 @@ pub(super) fn encode(
     SimFile::new(file, false)
 }
 
-fn head(
+pub(super) fn head(
     shape: &Shape,
     format: &Qcow2Spec,
     places: &Places,
     maps: &[Bitmap],
     backing: Option<Backing>,
+    data_name: &str,
     rng: &mut Rng,
 ) -> Head {
     let cluster = shape.cluster();
@@ -88,6 +90,9 @@ fn head(
     }
     if format.codec == Codec::Zstd {
         features |= incompatible::COMPRESSION;
+    }
+    if format.data_file {
+        features |= incompatible::DATA_FILE;
     }
     let short = format.odd_head && format.codec == Codec::Zlib && rng.chance(1, 2);
     let header_length = match format.v3 {
@@ -123,6 +128,13 @@ fn head(
     let mut extensions = Extensions::default();
     if let Some(format) = backing.as_ref().and_then(|b| b.format.clone()) {
         extensions.set(Extensions::BACKING_FORMAT, Some(format.into_bytes()));
+    }
+    if format.data_file {
+        let (kind, data) = (Extensions::DATA_FILE, data_name.as_bytes().to_vec());
+        extensions.0.push(Extension { kind, data });
+        if format.data_raw {
+            header.autoclear |= autoclear::RAW_DATA_FILE;
+        }
     }
     if format.v3 && cluster >= 1024 {
         extensions.0.push(Extension {
@@ -169,7 +181,7 @@ fn l1(shape: &Shape, places: &Places) -> Vec<u8> {
     words.flat_map(u64::to_be_bytes).collect()
 }
 
-fn l2(shape: &Shape, disk: &Disk, places: &Places, table: usize) -> Vec<u8> {
+fn l2(shape: &Shape, format: &Qcow2Spec, disk: &Disk, places: &Places, table: usize) -> Vec<u8> {
     let per_table = to_usize(shape.layout.entries());
     let first = table * per_table;
     let guests = disk.clusters.iter().enumerate().skip(first).take(per_table);
@@ -177,7 +189,12 @@ fn l2(shape: &Shape, disk: &Disk, places: &Places, table: usize) -> Vec<u8> {
     for (index, guest) in guests {
         let at = places.host[index];
         let host = HostOffset(at * shape.cluster());
-        let count = places.counts[to_usize(at)];
+        // Clusters of a data file are not counted.
+        let count = if format.data_file {
+            1
+        } else {
+            places.counts[to_usize(at)]
+        };
         let mut entry = L2Entry {
             kind: L2Kind::Standard { host },
             copied: count == 1,

@@ -85,7 +85,7 @@ impl Places {
             }
         }
         for (index, guest) in disk.clusters.iter().enumerate() {
-            if matches!(guest, Guest::Host(_) | Guest::ZeroHost) {
+            if matches!(guest, Guest::Host(_) | Guest::ZeroHost) && !format.data_file {
                 items.push(Item::Host(to_u64(index)));
             }
         }
@@ -126,7 +126,11 @@ impl Places {
             let item = items.remove(data);
             items.push(item);
         }
-        Self::place(shape, format, &items, &runs, &size, table_clusters, rng)
+        let mut places = Self::place(shape, format, &items, &runs, &size, table_clusters, rng);
+        if format.data_file {
+            places.host = (0..shape.clusters).collect();
+        }
+        places
     }
 
     /// Adds refcount blocks for all items, themselves and the table included. Returns the

@@ -1,6 +1,7 @@
 //! qcow2 images: first the guest's side, then positions in the file, then bytes.
 
 mod bitmaps;
+mod data_file;
 mod encode;
 mod guest;
 mod layout;
@@ -39,7 +40,7 @@ impl Shape {
                 cluster,
                 extended: format.extended,
                 zero_flag: format.v3,
-                data_file: false,
+                data_file: format.data_file,
             },
             width: RefcountWidth::from_order(format.refcount_order).expect("order up to 6"),
             size: spec.size,
@@ -56,17 +57,36 @@ impl Shape {
     }
 }
 
-pub(super) fn build(spec: &LayerSpec, format: &Qcow2Spec, backing: Option<Backing>) -> Built {
+pub(super) fn build(
+    spec: &LayerSpec,
+    format: &Qcow2Spec,
+    backing: Option<Backing>,
+    data_name: &str,
+) -> Built {
+    let format = &Qcow2Spec {
+        data_raw: format.data_raw && backing.is_none(),
+        ..format.clone()
+    };
     let mut rng = Rng::new(spec.seed);
     let shape = Shape::new(spec, format);
-    let mut disk = guest::Disk::random(&shape, format, spec.mix, &mut rng);
+    let mut mix = spec.mix;
+    if format.data_file {
+        // Nothing is packed in a data file.
+        mix[1] += std::mem::take(&mut mix[3]);
+    }
+    let mut disk = guest::Disk::random(&shape, format, mix, &mut rng);
     let bitmaps = bitmaps::Bitmap::random(&shape, format, &mut rng);
     let places = layout::Places::new(&shape, format, &disk, &bitmaps, &mut rng);
-    let file = encode::encode(
-        &shape, format, &mut disk, &places, &bitmaps, backing, &mut rng,
+    let head = encode::head(
+        &shape, format, &places, &bitmaps, backing, data_name, &mut rng,
     );
+    let file = encode::encode(&shape, format, &mut disk, &places, &bitmaps, head, &mut rng);
+    let data = format
+        .data_file
+        .then(|| data_file::encode(&shape, format, &mut disk, &mut rng));
     Built {
         file,
+        data,
         layer: disk.layer(&shape),
     }
 }
