@@ -84,7 +84,8 @@ fn clean(value: &mut Value, strictness: Strictness) {
     }
 }
 
-/// Joins entries of `map --output=json` that differ only in where their bytes are.
+/// Joins entries of `map --output=json` that differ only in where their bytes are, and in
+/// whether the file has holes there.
 fn merge_entries(value: Value) -> Value {
     let Value::Array(items) = value else {
         return value;
@@ -94,6 +95,10 @@ fn merge_entries(value: Value) -> Value {
         if let Some(map) = item.as_object_mut() {
             if let Some(offset) = map.get_mut("offset") {
                 *offset = Value::from("-");
+                // Zeros in a cluster of data are where the file has a hole.
+                if map.get("data") == Some(&Value::Bool(true)) {
+                    map.insert("zero".to_owned(), Value::Bool(false));
+                }
             }
             let number = |value: &Value, key: &str| value.get(key).and_then(Value::as_u64);
             let bare = |value: &Value| {

@@ -198,13 +198,19 @@ fn verdict(case: &Case, result: &Result, entry: Option<&Deliberate>) -> Option<S
     }
     for difference in &result.differences {
         if !expected.contains(&difference.what) {
+            let (equal, theirs, ours) = what_differs(&difference.theirs, &difference.ours);
+            let note = if equal > 0 {
+                format!(" ({equal} equal lines not shown)")
+            } else {
+                String::new()
+            };
             // Writing to a string cannot fail.
             let _ = write!(
                 text,
-                "  {} differs\n{}{}",
+                "  {} differs{note}\n{}{}",
                 difference.what,
-                block("qemu-img", &difference.theirs),
-                block("backchain", &difference.ours)
+                block("qemu-img", &theirs),
+                block("backchain", &ours)
             );
         }
     }
@@ -271,6 +277,22 @@ fn check_own(number: &str, own: &Own, result: &Result) -> String {
         }
     }
     text
+}
+
+/// Two texts without the lines that both begin and end with, and how many those are.
+fn what_differs(theirs: &str, ours: &str) -> (usize, String, String) {
+    let (mut a, mut b): (Vec<&str>, Vec<&str>) = (theirs.lines().collect(), ours.lines().collect());
+    if a.len().max(b.len()) < 12 {
+        return (0, theirs.to_owned(), ours.to_owned());
+    }
+    let head = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+    a.drain(..head);
+    b.drain(..head);
+    let pairs = a.iter().rev().zip(b.iter().rev());
+    let tail = pairs.take_while(|(a, b)| a == b).count();
+    a.truncate(a.len() - tail);
+    b.truncate(b.len() - tail);
+    (head + tail, a.join("\n"), b.join("\n"))
 }
 
 /// A text behind a bar, with its title.
