@@ -1,5 +1,6 @@
 //! What went wrong, as one line for people and one exit code for scripts.
 
+use crate::output::size::{self, SizeError};
 use backchain::{Error, ErrorKind};
 use std::fmt::Display;
 use std::io;
@@ -90,6 +91,19 @@ impl Failure {
         }
     }
 
+    /// The number of bytes `text`, given as `what`, is none.
+    pub(crate) fn size(what: &str, text: &str, error: &SizeError) -> Self {
+        let below = text.trim_start().strip_prefix('-');
+        let below = below.is_some_and(|size| size::parse(size).is_ok());
+        if *error == SizeError::TooLarge || below {
+            let limit = i64::MAX;
+            return Self::new(format_args!(
+                "Invalid {what} specified. Must be between 0 and {limit}."
+            ));
+        }
+        Self::new(format_args!("Invalid {what} specified: '{text}'."))
+    }
+
     /// A mistake in the arguments of `command`.
     pub(crate) fn usage(command: &str, message: impl Display) -> Self {
         let mut usage = Self::new(message);
@@ -103,6 +117,16 @@ impl Failure {
     /// The same with another exit code.
     pub(crate) fn with_code(mut self, code: u8) -> Self {
         self.code = code;
+        self
+    }
+
+    /// The same for a file that was to be opened for writing: what cannot be had then is the
+    /// right to write it, not that others do not.
+    pub(crate) fn of_writer(mut self, name: &str) -> Self {
+        let reader = format!("Could not open '{name}': Failed to get shared \"write\" lock");
+        if let Some(rest) = self.message.strip_prefix(&reader) {
+            self.message = format!("Could not open '{name}': Failed to get \"write\" lock{rest}");
+        }
         self
     }
 

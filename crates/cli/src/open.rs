@@ -239,7 +239,7 @@ pub(crate) fn chain_to_change(
         if looping {
             failure.with_code(code::REFUSED)
         } else {
-            failure
+            failure.of_writer(given.text)
         }
     })
 }

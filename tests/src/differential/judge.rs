@@ -49,11 +49,19 @@ pub(super) fn directories(
     Ok(differences)
 }
 
+/// The names in a directory and in the directories in it.
 fn list(dir: &Path) -> io::Result<BTreeSet<String>> {
-    let entries = fs::read_dir(dir)?;
-    entries
-        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-        .collect()
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.file_type()?.is_dir() {
+            let inner = list(&entry.path())?;
+            names.extend(inner.into_iter().map(|inner| format!("{name}/{inner}")));
+        }
+        names.insert(name);
+    }
+    Ok(names)
 }
 
 fn kind(path: &Path) -> &'static str {

@@ -102,10 +102,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
 
 /// Reads `-r`.
 pub(crate) fn rate(rate: Option<&str>) -> Result<Option<u64>, Failure> {
-    let parse = |text| {
-        size::parse(text)
-            .map_err(|_| Failure::new(format_args!("Invalid rate limit specified: '{text}'.")))
-    };
+    let parse = |text| size::parse(text).map_err(|error| Failure::size("rate limit", text, &error));
     rate.map(parse).transpose()
 }
 

@@ -4,7 +4,7 @@ use crate::args::Output;
 use crate::failure::{Failure, Outcome, code};
 use crate::open::Input;
 use crate::output;
-use crate::output::size::{self, SizeError};
+use crate::output::size;
 use backchain::{Chain, Map, MapEntry, Tree};
 use clap::Args;
 use std::io::Write;
@@ -32,14 +32,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         let parsed = text.map(size::parse).transpose();
         parsed.map_err(|error| {
             let text = text.unwrap_or_default();
-            let below = text.trim_start().strip_prefix('-');
-            if error == SizeError::TooLarge || below.is_some_and(|size| size::parse(size).is_ok()) {
-                let limit = i64::MAX;
-                return Failure::new(format_args!(
-                    "Invalid {what} specified. Must be between 0 and {limit}."
-                ));
-            }
-            Failure::new(format_args!("Invalid {what} specified: '{text}'."))
+            Failure::size(what, text, &error)
         })
     };
     let start = number("start offset", options.start_offset.as_deref())?.unwrap_or(0);

@@ -5,7 +5,7 @@ use crate::open::{self, Input, TargetCache};
 use crate::output::progress::When;
 use crate::work::{DryRun, Run, Talk};
 use backchain::chain::{FormatOrigin, Locator};
-use backchain::{Format, NodeId, Operation, Tree};
+use backchain::{Error, Format, NodeId, Operation, Tree};
 use backchain_native::{FsGate, GateOptions};
 use clap::Args;
 
@@ -73,7 +73,12 @@ pub(crate) fn run(options: &Options) -> Outcome {
         rate: None,
         force_share: options.input.sharing.force_share,
     };
-    run.go(&tree, &gate, &operation)?;
+    // A name that does not fit is the one thing for which qemu-img has words of its own.
+    let failed = |error: &Error| match (error.as_qemu(), wanted(options)) {
+        (Some(words), Some(backing)) => unchanged(backing, words),
+        _ => Failure::change(error),
+    };
+    run.go_or(&tree, &gate, &operation, &failed)?;
     Ok(code::OK)
 }
 
@@ -98,10 +103,11 @@ fn safe(
     let chain = options.input.chain_to_change(tree, gate, name)?;
     let overlay = chain.top();
     let mut base = None;
+    if overlay.image()?.as_qcow2().is_none() {
+        let backing = wanted(options).unwrap_or_default();
+        return Err(unchanged(backing, "Operation not supported"));
+    }
     if let Some(backing) = wanted(options) {
-        if overlay.image()?.as_qcow2().is_none() {
-            return Err(unchanged(backing, "Operation not supported"));
-        }
         let unopened = |why: String| {
             Failure::new(format_args!(
                 "Could not open new backing file '{backing}': {why}"
@@ -119,7 +125,9 @@ fn safe(
             && error.kind() != backchain::ErrorKind::WrongLabel
         {
             let failure = open::broken_chain(tree, id, &path, &error);
-            return Err(unopened(failure.message().to_owned()));
+            let why = failure.message();
+            let named = format!("Could not open '{path}': ");
+            return Err(unopened(why.strip_prefix(&named).unwrap_or(why).to_owned()));
         }
         base = Some(id);
     }
@@ -137,7 +145,8 @@ fn relink(
     gate: &FsGate,
     label: Option<Format>,
 ) -> Result<Operation, Failure> {
-    let overlay = options.input.one(tree, gate, &options.filename)?;
+    let overlay = options.input.one(tree, gate, &options.filename);
+    let overlay = overlay.map_err(|failure| failure.of_writer(&options.filename))?;
     let Some(backing) = wanted(options) else {
         return Ok(Operation::Relink {
             overlay,

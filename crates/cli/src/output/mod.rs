@@ -45,6 +45,11 @@ pub(crate) fn warn(message: impl std::fmt::Display) {
 }
 
 /// Something worth knowing afterwards, on standard error.
+///
+/// qemu-img has nothing to say there, so nothing is said under its name.
 pub(crate) fn note(message: impl std::fmt::Display) {
+    if program() == "qemu-img" {
+        return;
+    }
     complain(&format!("note: {message}"));
 }

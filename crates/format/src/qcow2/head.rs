@@ -131,7 +131,7 @@ impl Head {
             let message = format!(
                 "backing file name is {len} bytes long, at most {MAX_BACKING_NAME} are allowed"
             );
-            return Err(FormatError::no_room(16, message));
+            return Err(FormatError::no_room(16, message).as_qemu("Invalid argument"));
         }
         if backing.name.is_empty() || backing.name.contains('\0') {
             return Err(FormatError::no_room(
@@ -170,7 +170,9 @@ impl Head {
             let message = format!(
                 "header, extensions and backing file name need {end} bytes, the first cluster has {cluster}"
             );
-            return Err(FormatError::no_room(8, message));
+            return Err(
+                FormatError::no_room(8, message).as_qemu("No space left in the file header")
+            );
         }
         Ok(())
     }
