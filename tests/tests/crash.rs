@@ -100,6 +100,12 @@ proptest! {
         survives(&spec, &pick, seed)?;
     }
 
+    /// Writing over an image: everything that does not reach it.
+    #[test]
+    fn overwrite_survives(spec in tree(Limits::TINY), pick in pick(Kind::Overwrite), seed: u64) {
+        survives(&spec, &pick, seed)?;
+    }
+
     /// New files harm no old one.
     #[test]
     fn convert_survives(spec in tree(Limits::TINY), pick in pick(Kind::Convert), seed: u64) {

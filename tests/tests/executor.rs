@@ -1,7 +1,7 @@
 //! The native executor, with its threads and real files, comes to the same bytes as the disk in
 //! memory that the other tests judge by.
 
-use backchain::plan::Operation;
+use backchain::plan::{Operation, Target};
 use backchain::{ErrorKind, Plan, Tree};
 use backchain_format::bytes::to_u64;
 use backchain_format::qcow2::{Extensions, Head};
@@ -110,6 +110,7 @@ fn any_pick() -> impl Strategy<Value = Pick> {
         1 => pick(Kind::Remove),
         1 => pick(Kind::Create),
         1 => pick(Kind::Convert),
+        1 => pick(Kind::Overwrite),
     ]
 }
 
@@ -154,7 +155,12 @@ fn planned(dir: &Path, case: &Case, op: &Op) -> backchain::Result<(FsGate, Plan)
         tree.add(&gate, &path(&node.name), Some(node.format))?;
     }
     let mut operation = op.operation.clone();
-    if let Operation::Create { name, .. } | Operation::Convert { name, .. } = &mut operation {
+    if let Operation::Create { name, .. }
+    | Operation::Convert {
+        target: Target::New { name, .. },
+        ..
+    } = &mut operation
+    {
         *name = path(name);
     }
     let plan = tree.plan(&operation)?.with_window(op.window);

@@ -72,6 +72,12 @@ proptest! {
         law(&spec, &pick)?;
     }
 
+    /// Writing over an image changes it up to the end of the source, and nothing else.
+    #[test]
+    fn overwrite_keeps_the_law(spec in tree(Limits::SMALL), pick in pick(Kind::Overwrite)) {
+        law(&spec, &pick)?;
+    }
+
     /// A flattened image reads as the chain it was made from.
     #[test]
     fn convert_keeps_the_law(spec in tree(Limits::SMALL), pick in pick(Kind::Convert)) {

@@ -192,13 +192,12 @@ fn virtual_size_alone_costs_nothing() {
     ]);
     let names: Vec<String> = (0..3).map(name).collect();
     let tree = open(&files, names.iter().map(|n| (n.as_str(), Format::Qcow2)));
-    let convert = |format| Operation::Convert {
-        top: id(1),
-        name: "new.img".to_owned(),
-        options: CreateOptions {
+    let convert = |format| {
+        let options = CreateOptions {
             format,
             ..CreateOptions::default()
-        },
+        };
+        Operation::flatten(id(1), "new.img", options)
     };
     let operations = [
         Operation::Commit {

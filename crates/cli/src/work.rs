@@ -5,14 +5,15 @@ use crate::failure::{Failure, code};
 use crate::output::progress::{Progress, When};
 use crate::output::{self, json, preview};
 use crate::throttle::Throttle;
-use backchain::plan::PlanInfo;
+use backchain::plan::{Crew, PlanInfo, Task};
 use backchain::{ErrorKind, NodeId, Operation, Preview, Tree};
 use backchain_native::{
-    Durability, FsGate, GateOptions, Options, execute_steps, find_beside, interrupt,
+    Durability, FsGate, GateOptions, Options, execute_steps, find_beside, interrupt, share_out,
 };
 use clap::Args;
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::sync::Arc;
 
 /// Options of every command that writes.
 #[derive(Args, Clone, Default)]
@@ -70,6 +71,7 @@ impl Run<'_> {
         failed: &dyn Fn(&backchain::Error) -> Failure,
     ) -> Result<Option<PlanInfo>, Failure> {
         let plan = tree.plan(operation).map_err(|error| failed(&error))?;
+        let plan = plan.with_crew(Arc::new(Hands { quiet: self.quiet }));
         if self.dry_run.dry_run {
             let preview = Preview::of(plan).map_err(|error| failed(&error))?;
             self.show(tree, &preview)?;
@@ -133,6 +135,28 @@ impl Run<'_> {
         }
         out.flush()?;
         Ok(())
+    }
+}
+
+/// Threads for a plan's own work, and somebody who says what was lost.
+struct Hands {
+    quiet: bool,
+}
+
+impl Crew for Hands {
+    fn each(&self, parts: usize, task: &dyn Task) {
+        share_out(parts, task);
+    }
+
+    fn lost(&self, offset: u64, len: u64, _: &backchain::Error) {
+        // One line for each sector, as qemu-img has it.
+        let mut at = offset;
+        while !self.quiet && at < offset.saturating_add(len) {
+            output::warn(format_args!(
+                "error while reading offset {at}: Input/output error"
+            ));
+            at = at.saturating_add(512);
+        }
     }
 }
 

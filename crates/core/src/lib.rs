@@ -27,7 +27,7 @@ pub use backchain_format::{Format, GuestOffset, HostOffset};
 pub use chain::{Chain, Gate, Link, Node, NodeId, Tree};
 pub use error::{Error, ErrorKind, Result};
 pub use extent::{Extent, Place};
-pub use inflate::{CodecState, inflate};
+pub use inflate::{CodecState, PackState, deflate, inflate};
 pub use map::{Map, MapEntry};
 pub use plan::{Operation, Plan, Preview, Step};
 pub use source::{CachedSource, ReadAt, Source};

@@ -5,9 +5,11 @@
 //! - [`Locks`] are QEMU's own: a running virtual machine's images are not touched.
 //! - [`compare()`] compares two chains with several threads.
 //! - [`execute`] carries out a plan with several threads.
+//! - [`share_out`] lends a plan several threads for work of its own.
 //! - [`interrupt`] turns Ctrl-C into a stop between two steps.
 
 mod compare;
+mod crew;
 mod executor;
 mod file;
 mod gate;
@@ -15,6 +17,7 @@ pub mod interrupt;
 mod lock;
 
 pub use compare::{CompareOptions, compare};
+pub use crew::share_out;
 pub use executor::{Durability, Options, Progress, Report, execute, execute_steps};
 pub use file::NativeFile;
 pub use gate::{Beside, FsGate, GateOptions, find_beside};

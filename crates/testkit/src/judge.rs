@@ -7,7 +7,7 @@ use crate::ops::{Op, new_name};
 use crate::rng::Rng;
 use crate::sim::{self, Run, SimFile};
 use crate::verify::verify;
-use backchain::plan::{Operation, PlanInfo, Preview, Window};
+use backchain::plan::{Operation, PlanInfo, Preview, Target, Window};
 use backchain::{Format, HostOffset, Link, NodeId, Tree};
 use backchain_format::qcow2::{Extensions, Head, autoclear};
 use std::collections::BTreeSet;
@@ -81,9 +81,11 @@ pub fn reopen(case: &Case, files: &Files, made: Option<Format>) -> Tree {
 /// The format of the image that an operation makes.
 pub fn made_format(op: &Op) -> Option<Format> {
     match &op.operation {
-        Operation::Create { options, .. } | Operation::Convert { options, .. } => {
-            Some(options.format)
-        }
+        Operation::Create { options, .. }
+        | Operation::Convert {
+            target: Target::New { options, .. },
+            ..
+        } => Some(options.format),
         _ => None,
     }
 }

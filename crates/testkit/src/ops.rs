@@ -1,7 +1,9 @@
 //! Random operations on a case, and what each of them must come to.
 
 use crate::case::{Case, id};
-use backchain::plan::{CreateOptions, Operation, Preallocation, RemoveMethod, Window};
+use backchain::plan::{
+    ConvertOptions, CreateOptions, Operation, Preallocation, RemoveMethod, Target, Window, Zeros,
+};
 use backchain::{Format, NodeId};
 use backchain_format::bytes::{to_u64, to_usize};
 use backchain_format::qcow2::Codec;
@@ -34,6 +36,8 @@ pub enum Kind {
     Create,
     /// Flatten into a new image.
     Convert,
+    /// Write over an image.
+    Overwrite,
 }
 
 /// An operation still to be fitted to a case.
@@ -134,6 +138,7 @@ impl Pick {
             Kind::Remove => self.remove(case),
             Kind::Create => self.create(case),
             Kind::Convert => self.convert(case),
+            Kind::Overwrite => self.overwrite(case),
         }
     }
 
@@ -259,16 +264,39 @@ impl Pick {
     fn convert(&self, case: &Case) -> Option<Op> {
         let all: Vec<usize> = (0..case.nodes.len()).collect();
         let top = choose(self.layer, &all)?;
-        let mut options = self.create_options();
-        self.add_data_file(case, true, &mut options);
+        let mut sources = vec![top];
+        if self.empty {
+            sources.extend(choose(self.base, &all));
+        }
+        let mut create = self.create_options();
+        let several = sources.len() > 1;
+        let backing = (self.relink && !several && create.format == Format::Qcow2)
+            .then(|| choose(self.base, &all))
+            .flatten();
+        self.add_data_file(case, backing.is_none(), &mut create);
+        let compress = create.format == Format::Qcow2 && self.base.is_multiple_of(3);
+        if compress || backing.is_some() && !create.extended_l2 {
+            create.preallocation = Preallocation::Off;
+        }
+        let mut view = case.view(top);
+        if several {
+            view = sources
+                .iter()
+                .flat_map(|n| sectors(case.view(*n)))
+                .collect();
+        } else if create.format == Format::Raw {
+            view = sectors(view);
+        }
         let mut op = Op::new(Operation::Convert {
-            top: id(top),
-            name: new_name(case),
-            options,
+            sources: sources.into_iter().map(id).collect(),
+            target: Target::New {
+                name: new_name(case),
+                options: create,
+                backing: backing.map(id),
+            },
+            options: self.convert_options(compress),
         });
-        let view = case.view(top);
-        let raw = matches!(&op.operation, Operation::Convert { options, .. } if options.format == Format::Raw);
-        op.made = Some((if raw { sectors(view) } else { view }, None));
+        op.made = Some((view, backing));
         Some(op)
     }
 
@@ -277,6 +305,50 @@ impl Pick {
         if options.v3 && options.format == Format::Qcow2 && self.options >= 0xc000 {
             options.data_file = Some(data_name(&new_name(case)));
             options.data_file_raw = alone && self.empty;
+        }
+    }
+
+    /// Writes over an image: all that reaches it otherwise than through itself changes.
+    fn overwrite(&self, case: &Case) -> Option<Op> {
+        let all: Vec<usize> = (0..case.nodes.len()).collect();
+        let source = choose(self.layer, &all)?;
+        let fits = |n: &usize| {
+            !case.reaches(source, *n) && case.view(*n).len() >= sectors(case.view(source)).len()
+        };
+        let targets: Vec<usize> = all.into_iter().filter(fits).collect();
+        let target = choose(self.base, &targets)?;
+        let compress = case.nodes[target].format == Format::Qcow2 && self.options.is_multiple_of(3);
+        let mut op = Op::new(Operation::Convert {
+            sources: vec![id(source)],
+            target: Target::Existing {
+                node: id(target),
+                is_zero: false,
+                over_backing: self.relink,
+            },
+            options: self.convert_options(compress),
+        });
+        let mut view = case.view(target);
+        let upper = case.view(source);
+        view[..upper.len()].copy_from_slice(&upper);
+        let breaks = |n: &usize| *n != target && case.reaches(*n, target);
+        op.listed = (0..case.nodes.len()).filter(breaks).collect();
+        op.target = Some((target, view));
+        Some(op)
+    }
+
+    fn convert_options(&self, compress: bool) -> ConvertOptions {
+        ConvertOptions {
+            zeros: match self.options % 7 {
+                0 => Zeros::Written,
+                1 | 2 => Zeros::Known,
+                3 => Zeros::Found(512),
+                4 => Zeros::Found(1536),
+                5 => Zeros::Found(65536),
+                _ => Zeros::USUAL,
+            },
+            compress,
+            salvage: self.options.is_multiple_of(11),
+            snapshot: None,
         }
     }
 

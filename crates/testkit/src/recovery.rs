@@ -5,7 +5,7 @@ use crate::case::{Case, Files, engine_view, id, open};
 use crate::judge::{carry_out, made_format, reads, reopen, views};
 use crate::ops::{Op, data_name};
 use crate::verify::verify;
-use backchain::plan::Operation;
+use backchain::plan::{Operation, Target};
 use backchain_format::Format;
 
 /// No image is damaged; what the plan keeps reads as before.
@@ -71,7 +71,11 @@ pub fn recovers(case: &Case, op: &Op, files: &Files) -> Result<(), String> {
                 *active = *next;
             }
         }
-        Operation::Create { name, .. } | Operation::Convert { name, .. } => {
+        Operation::Create { name, .. }
+        | Operation::Convert {
+            target: Target::New { name, .. },
+            ..
+        } => {
             files.remove(name);
             files.remove(&data_name(name));
         }

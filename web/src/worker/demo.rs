@@ -70,11 +70,7 @@ async fn layer(name: &str, view: View, below: &[(&str, Source)]) -> Result<Sourc
     let mut tree = Tree::new();
     let seen = tree.add(&gate, "view.raw", None).map_err(text)?;
     let Some((base, _)) = below.last() else {
-        let copy = Operation::Convert {
-            top: seen,
-            name: name.to_owned(),
-            options: CreateOptions::default(),
-        };
+        let copy = Operation::flatten(seen, name, CreateOptions::default());
         return fill(
             &handle,
             tree.plan(&copy).map_err(text)?,

@@ -69,6 +69,7 @@ impl Shown<'_> {
             "copied": preview.copied,
             "inflated": preview.inflated,
             "zeroed": preview.zeroed,
+            "packed": preview.packed,
             "metadata": preview.metadata,
             "written": preview.written(),
             "bytes-read": preview.read,
@@ -122,11 +123,12 @@ impl Shown<'_> {
         }
         writeln!(
             out,
-            "  total    {} read, {} copied, {} unpacked, {} zeroed, {} of metadata; {} steps",
+            "  total    {} read, {} copied, {} unpacked, {} zeroed, {} packed, {} of metadata; {} steps",
             size::human(preview.read),
             size::human(preview.copied),
             size::human(preview.inflated),
             size::human(preview.zeroed),
+            size::human(preview.packed),
             size::human(preview.metadata),
             preview.steps
         )?;

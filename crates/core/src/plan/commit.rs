@@ -3,7 +3,8 @@
 use super::flow::{Flow, Take};
 use super::info::InfoBuilder;
 use super::link::{HeadCell, Relink, backing_for, clear_unknown_bits};
-use super::qcow2_target::{Qcow2Stage, Qcow2Target};
+use super::qcow2_stage::Qcow2Stage;
+use super::qcow2_target::Qcow2Target;
 use super::raw_target::RawStage;
 use super::{Fixed, Plan, Stage, Step, empty, guard, repair};
 use crate::chain::{Chain, Node, NodeId, Tree};

@@ -5,10 +5,13 @@
 //! the target when the plan is done; the *under* view is what the target will have below it
 //! then. A piece is *changed* when the target must hold it itself.
 
+use super::convert_zeros::Finder;
+use super::crew::Crew;
 use crate::chain::{Chain, ChainExtent, ChainExtents, Node, Reader};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extent::Place;
 use backchain_format::bytes::to_usize;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// A guest range, where its bytes come from and whether the target must take them in.
@@ -26,6 +29,8 @@ pub(crate) struct Piece {
     pub changed: bool,
     /// Where the target holds nothing, this range will read as zeros.
     pub under_zero: bool,
+    /// Guest bytes of other views before the one that it is from.
+    pub shift: u64,
 }
 
 impl Piece {
@@ -44,8 +49,22 @@ impl Piece {
         }
     }
 
+    /// Its first byte as the guest of its own view sees it.
+    pub(crate) fn source_start(&self) -> u64 {
+        self.start.saturating_sub(self.shift)
+    }
+
     pub(crate) fn is_zero(&self) -> bool {
         self.from.is_none()
+    }
+
+    /// The same range, all zeros.
+    pub(crate) fn zeroed(self) -> Self {
+        Self {
+            from: None,
+            place: Place::Zero { host: None },
+            ..self
+        }
     }
 }
 
@@ -61,8 +80,13 @@ pub(crate) enum Take {
         /// Nothing before this guest offset.
         from: u64,
     },
-    /// Everything; the target is empty.
+    /// Everything but zeros; the target is empty.
     All,
+    /// Everything, zeros too.
+    Every,
+    /// Everything that the view's top layer has, and of the layers below it what reads
+    /// differently in the backing file that the target has.
+    Onto,
 }
 
 /// An iterator of pieces covering the guest range from 0 on without gaps.
@@ -77,6 +101,18 @@ pub(crate) struct Flow {
     same: Option<Same>,
     /// The last piece, so that taking it in parts decides only once.
     last: Option<Piece>,
+    /// Zeros within data are looked for.
+    finder: Option<Finder>,
+    /// What cannot be read becomes zeros.
+    salvage: bool,
+    /// What could not be read since this was last asked: offset, bytes, why not.
+    lost: Vec<(u64, u64, Error)>,
+    /// Guest bytes of the views that came before this one.
+    before: u64,
+    /// Nothing is known to be zero below the target.
+    opaque: bool,
+    /// Views that follow this one, each starting at a sector.
+    then: VecDeque<Flow>,
 }
 
 struct Under {
@@ -121,7 +157,7 @@ impl Flow {
         take: Take,
         granule: u64,
     ) -> Result<Self> {
-        let compare = matches!(take, Take::Below { compare: true, .. });
+        let compare = matches!(take, Take::Below { compare: true, .. } | Take::Onto);
         let same = compare.then(|| Same {
             view: Reader::new(view.clone()),
             under: under.clone().map(Reader::new),
@@ -150,13 +186,67 @@ impl Flow {
             granule: granule.max(1),
             same,
             last: None,
+            finder: None,
+            salvage: false,
+            lost: Vec::new(),
+            before: 0,
+            opaque: false,
+            then: VecDeque::new(),
         })
+    }
+
+    /// Looks for runs of at least `least` zeros within data; `only_packed`: within compressed
+    /// clusters alone.
+    pub(crate) fn finding_zeros(mut self, least: u64, only_packed: bool) -> Self {
+        let finder = Finder::new(&self.view_chain, self.granule, least, only_packed);
+        self.finder = Some(finder);
+        self
+    }
+
+    /// Makes zeros of what cannot be read.
+    pub(crate) fn salvaging(mut self) -> Self {
+        self.salvage = true;
+        self
+    }
+
+    /// Tells the crew what could not be read.
+    pub(crate) fn report(&mut self, crew: &dyn Crew) {
+        for (offset, len, why) in self.lost.drain(..) {
+            crew.lost(offset, len, &why);
+        }
+    }
+
+    /// Puts another view behind this one, from the next sector on.
+    pub(crate) fn then(&mut self, mut next: Flow) {
+        // This view counts in whole sectors from now on.
+        let end = self.then.back().unwrap_or(self).own_end();
+        let whole = end.checked_next_multiple_of(backchain_format::raw::SECTOR);
+        next.before = whole.unwrap_or(end);
+        self.then.push_back(next);
+    }
+
+    /// The target has something below it that shows through where it holds nothing.
+    pub(crate) fn over_something(mut self) -> Self {
+        self.opaque = true;
+        self
+    }
+
+    /// Guest bytes of this view alone: whole sectors when others follow or came before.
+    fn own_size(&self) -> u64 {
+        let size = self.view_chain.virtual_size();
+        let joined = self.before > 0 || !self.then.is_empty();
+        let whole = size.checked_next_multiple_of(backchain_format::raw::SECTOR);
+        whole.filter(|_| joined).unwrap_or(size)
+    }
+
+    fn own_end(&self) -> u64 {
+        self.before.saturating_add(self.own_size())
     }
 
     /// Goes on, behind the view's end, with what `target` (a larger disk) reads there itself.
     pub(crate) fn followed_by(mut self, target: Chain) -> Self {
         let size = target.virtual_size();
-        if size > self.view_chain.virtual_size() {
+        if size > self.size() {
             self.rest = Some((target, size));
         }
         self
@@ -164,12 +254,20 @@ impl Flow {
 
     /// Guest bytes the flow covers.
     pub(crate) fn size(&self) -> u64 {
-        let size = self.view_chain.virtual_size();
+        let size = self.then.back().unwrap_or(self).own_end();
         self.rest.as_ref().map_or(size, |(_, rest)| size.max(*rest))
     }
 
     /// The piece at guest byte `pos`, which must not go back; `None` at the end.
     pub(crate) fn at(&mut self, pos: u64) -> Result<Option<Piece>> {
+        while pos >= self.own_end()
+            && let Some(mut next) = self.then.pop_front()
+        {
+            next.then = std::mem::take(&mut self.then);
+            next.rest = self.rest.take();
+            next.lost = std::mem::take(&mut self.lost);
+            *self = next;
+        }
         let known = self
             .last
             .as_ref()
@@ -182,8 +280,35 @@ impl Flow {
     }
 
     fn decide(&mut self, pos: u64) -> Result<Option<Piece>> {
-        let Some(view) = self.view.at(pos)? else {
+        let local = pos.saturating_sub(self.before);
+        if let Some(mut piece) = self.own(local)? {
+            piece.start += self.before;
+            piece.shift = self.before;
+            return Ok(Some(piece));
+        }
+        if pos >= self.own_end() {
             return self.behind(pos);
+        }
+        // What is missing of the last sector.
+        let rest = ChainExtent {
+            start: pos,
+            len: self.own_end() - pos,
+            depth: None,
+            place: Place::BeyondEnd,
+        };
+        let changed = matches!(self.take, Take::Every);
+        Ok(Some(self.piece(
+            &self.view_chain,
+            rest,
+            changed,
+            !self.opaque,
+        )))
+    }
+
+    /// The piece of this view at its byte `pos`.
+    fn own(&mut self, pos: u64) -> Result<Option<Piece>> {
+        let Some(view) = self.view.at(pos)? else {
+            return Ok(None);
         };
         let mut len = view.len;
         let mut below = None;
@@ -193,10 +318,17 @@ impl Flow {
             len = len.min(extent.len);
             below = Some(extent);
         }
-        let under_zero = below.is_none_or(|e| e.place.reads_zero());
+        let under_zero = !self.opaque && below.is_none_or(|e| e.place.reads_zero());
+        let mut compare = true;
         let candidate = match self.take {
+            Take::Every => true,
             // Zeros are there already.
             Take::All => !(view.place.reads_zero() && under_zero),
+            Take::Onto if view.depth == Some(0) || self.view_chain.layers().len() == 1 => {
+                compare = false;
+                true
+            }
+            Take::Onto => !self.same_place(&view, below.as_ref()),
             Take::Above(target) => match view.depth {
                 Some(depth) if depth == target => view.place == Place::BeyondEnd,
                 Some(depth) => depth < target,
@@ -209,7 +341,10 @@ impl Flow {
             Take::Below { .. } => view.depth != Some(0) && !self.same_place(&view, below.as_ref()),
         };
         let mut changed = candidate;
-        if candidate && let Some(same) = &mut self.same {
+        if candidate
+            && compare
+            && let Some(same) = &mut self.same
+        {
             // Whole granules are compared, so that a verdict holds for what it is used for.
             let boundary = pos / self.granule * self.granule + COMPARE.max(self.granule);
             len = len.min(boundary - pos);
@@ -220,12 +355,37 @@ impl Flow {
                 self.granule,
             )?;
         }
-        Ok(Some(self.piece(
-            &self.view_chain,
-            view.slice(pos, len),
-            changed,
-            under_zero,
-        )))
+        let view = view.slice(pos, len);
+        let (len, is_zero) = self.look(&view, changed)?;
+        let view = view.slice(pos, len);
+        if is_zero {
+            changed = !(matches!(self.take, Take::All) && under_zero);
+        }
+        let piece = self.piece(&self.view_chain, view, changed, under_zero);
+        Ok(Some(if is_zero { piece.zeroed() } else { piece }))
+    }
+
+    /// How much of an extent is alike, and whether it is zeros, though it is not said to be:
+    /// because there is nothing else in it, or because it cannot be read.
+    fn look(&mut self, view: &ChainExtent, changed: bool) -> Result<(u64, bool)> {
+        let Some(finder) = &mut self.finder else {
+            return Ok((view.len, false));
+        };
+        if !changed || view.place.reads_zero() {
+            return Ok((view.len, false));
+        }
+        let mut view = *view;
+        if self.salvage {
+            let (len, lost) = finder.salvage(&view);
+            if let Some(error) = lost {
+                self.lost.push((self.before + view.start, len, error));
+                return Ok((len, true));
+            }
+            view = view.slice(view.start, len);
+        }
+        let layer = view.depth.and_then(|d| self.view_chain.layers().get(d));
+        let packing = layer.and_then(|node| node.image().ok()?.packing());
+        finder.look(&view, packing.map_or(0, |(cluster, _)| cluster))
     }
 
     fn behind(&mut self, pos: u64) -> Result<Option<Piece>> {
@@ -236,6 +396,8 @@ impl Flow {
             return Ok(None);
         }
         // From here on nothing is taken: the flow becomes one over the target alone.
+        self.before = 0;
+        self.finder = None;
         self.view = Peek {
             extents: chain.extents(pos)?,
             now: None,
@@ -281,6 +443,7 @@ impl Flow {
             place: extent.place,
             changed,
             under_zero,
+            shift: 0,
         }
     }
 }

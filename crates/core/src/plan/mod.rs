@@ -9,8 +9,10 @@ mod bitmap_merge;
 mod bitmaps;
 mod commit;
 mod convert;
+mod convert_zeros;
 mod create;
 mod create_blank;
+mod crew;
 mod data_file;
 mod empty;
 mod flow;
@@ -19,7 +21,9 @@ mod guard;
 mod info;
 mod link;
 mod operation;
+mod pack;
 mod preview;
+mod qcow2_stage;
 mod qcow2_target;
 mod raw_target;
 mod rebase;
@@ -37,8 +41,12 @@ mod step;
 mod tables;
 mod transaction;
 
+pub use convert_zeros::Zeros;
 pub use create::round_size;
-pub use operation::{BitmapAction, CreateOptions, Operation, Preallocation, RemoveMethod};
+pub use crew::{Crew, Task};
+pub use operation::{
+    BitmapAction, ConvertOptions, CreateOptions, Operation, Preallocation, RemoveMethod, Target,
+};
 pub use preview::{FileChange, Preview};
 pub use recode::{Ciphers, Recoder};
 use refcounts::Refcounts;
@@ -154,10 +162,20 @@ impl Default for Window {
 }
 
 /// Steps on their way out; neighbours that continue each other become one.
-#[derive(Default)]
 pub(crate) struct StepQueue {
     steps: VecDeque<Step>,
     pub(crate) window: Window,
+    pub(crate) crew: Arc<dyn Crew>,
+}
+
+impl Default for StepQueue {
+    fn default() -> Self {
+        Self {
+            steps: VecDeque::new(),
+            window: Window::default(),
+            crew: Arc::new(crew::Alone),
+        }
+    }
 }
 
 impl StepQueue {
@@ -198,6 +216,13 @@ impl Plan {
     #[must_use]
     pub fn with_window(mut self, window: Window) -> Self {
         self.queue.window = window;
+        self
+    }
+
+    /// The same plan with others to do its work. For a plan not begun yet.
+    #[must_use]
+    pub fn with_crew(mut self, crew: Arc<dyn Crew>) -> Self {
+        self.queue.crew = crew;
         self
     }
 
@@ -337,9 +362,11 @@ impl crate::Tree {
                 snapshot::plan_delete(self, *image, snapshot)
             }
             Operation::Repair { image, fix } => repair_image::plan_repair(self, *image, *fix),
-            Operation::Convert { top, name, options } => {
-                convert::plan_convert(self, *top, name, options)
-            }
+            Operation::Convert {
+                sources,
+                target,
+                options,
+            } => convert::plan_convert(self, sources, target, options),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What can be asked of a tree.
 
+use super::convert_zeros::Zeros;
 use crate::chain::NodeId;
 use crate::check::Fix;
 use crate::image::SnapshotQuery;
@@ -94,23 +95,6 @@ pub enum Operation {
         /// What to do with it, in this order.
         actions: Vec<BitmapAction>,
     },
-    /// Mends an image. The tree has to be one for checks (see [`crate::Tree::for_check`]) when
-    /// its refcount table or its list of snapshots may be damaged.
-    Repair {
-        /// The image.
-        image: NodeId,
-        /// What to mend.
-        fix: Fix,
-    },
-    /// Writes the guest view of `top` into a new image.
-    Convert {
-        /// The chain's top.
-        top: NodeId,
-        /// Name of the new file.
-        name: String,
-        /// How it is to be; its size is `top`'s.
-        options: CreateOptions,
-    },
     /// Takes an internal snapshot of what the disk is now.
     SnapshotCreate {
         /// The image.
@@ -138,6 +122,76 @@ pub enum Operation {
         /// Which one.
         snapshot: SnapshotQuery,
     },
+    /// Mends an image. The tree has to be one for checks (see [`crate::Tree::for_check`]) when
+    /// its refcount table or its list of snapshots may be damaged.
+    Repair {
+        /// The image.
+        image: NodeId,
+        /// What to mend.
+        fix: Fix,
+    },
+    /// Writes guest views, one behind the other, into an image.
+    Convert {
+        /// The chains' tops.
+        sources: Vec<NodeId>,
+        /// Where to.
+        target: Target,
+        /// How.
+        options: ConvertOptions,
+    },
+}
+
+impl Operation {
+    /// Writes the guest view of `top` into a new image that stands alone.
+    pub fn flatten(top: NodeId, name: impl Into<String>, options: CreateOptions) -> Self {
+        Self::Convert {
+            sources: vec![top],
+            target: Target::New {
+                name: name.into(),
+                options,
+                backing: None,
+            },
+            options: ConvertOptions::default(),
+        }
+    }
+}
+
+/// What [`Operation::Convert`] writes to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Target {
+    /// A new image.
+    New {
+        /// Name of the new file.
+        name: String,
+        /// How it is to be; its size is that of the sources together.
+        options: CreateOptions,
+        /// Its backing file: what reads the same there is not written, unless a lone source
+        /// has it itself.
+        backing: Option<NodeId>,
+    },
+    /// An image that is there; what lies behind the end of the sources stays.
+    Existing {
+        /// The image.
+        node: NodeId,
+        /// All of it reads as zeros, so zeros need not be written.
+        is_zero: bool,
+        /// What its own backing file reads the same is not written.
+        over_backing: bool,
+    },
+}
+
+/// How [`Operation::Convert`] writes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ConvertOptions {
+    /// The lone source as one of its internal snapshots has it.
+    pub snapshot: Option<SnapshotQuery>,
+    /// What becomes of zeros.
+    pub zeros: Zeros,
+    /// Compress clusters (qcow2 only).
+    pub compress: bool,
+    /// Go on where a source cannot be read, with zeros; the plan's [`super::Crew`] is told.
+    pub salvage: bool,
 }
 
 /// What can be done with a persistent bitmap.

@@ -1,6 +1,6 @@
 //! What a plan would do, summed up.
 
-use super::{Origin, Plan, PlanInfo, Step};
+use super::{MetadataKind, Origin, Plan, PlanInfo, Step};
 use crate::chain::NodeId;
 use crate::error::Result;
 use serde::Serialize;
@@ -19,6 +19,8 @@ pub struct Preview {
     pub inflated: u64,
     /// Bytes made zero explicitly.
     pub zeroed: u64,
+    /// Bytes of compressed clusters written.
+    pub packed: u64,
     /// Bytes of metadata written.
     pub metadata: u64,
     /// Points at which everything before must be durable.
@@ -121,8 +123,11 @@ impl Preview {
                 self.zeroed += bytes;
                 dst.0 + len
             }
-            Step::Write { dst, .. } => {
-                self.metadata += bytes;
+            Step::Write { dst, kind, .. } => {
+                match kind {
+                    MetadataKind::Packed => self.packed += bytes,
+                    _ => self.metadata += bytes,
+                }
                 dst.0 + bytes
             }
             Step::Sync { .. } => {
@@ -143,7 +148,7 @@ impl Preview {
 
     /// Bytes of guest data and metadata written, all files together.
     pub fn written(&self) -> u64 {
-        self.copied + self.inflated + self.zeroed + self.metadata
+        self.copied + self.inflated + self.zeroed + self.packed + self.metadata
     }
 
     /// Bytes by which all files together grow.

@@ -7,42 +7,47 @@
 
 use super::bitmaps::{Bitmaps, usable};
 use super::data_file::DataFile;
-use super::flow::{Flow, Piece};
+use super::flow::Piece;
 use super::granules::{State, Subs};
 use super::link::{HeadCell, header_write};
-use super::sink::Sink;
+use super::sink::{Manner, Sink};
 use super::tables::Tables;
-use super::{MetadataKind, Refcounts, Stage, Step, StepQueue, repair};
+use super::{MetadataKind, Refcounts, Step, StepQueue, repair};
 use crate::chain::Node;
 use crate::error::{Error, ErrorKind, Result};
 use backchain_format::HostOffset;
-use backchain_format::qcow2::{L2Entry, L2Layout, Version, incompatible};
+use backchain_format::bytes::to_u64;
+use backchain_format::qcow2::{
+    CompressedCluster, L2Entry, L2Kind, L2Layout, Subclusters, Version, incompatible,
+};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Clusters looked at before steps are handed on.
-const BATCH: u32 = 1024;
+/// Packed bytes that lie one behind the other are written together, so many at most.
+const MAX_PACKED: u64 = 1 << 20;
 
 /// The state of a qcow2 target while a plan changes it.
 pub(crate) struct Qcow2Target {
     node: Arc<Node>,
-    sink: Sink,
-    head: HeadCell,
+    pub(super) sink: Sink,
+    pub(super) head: HeadCell,
     v3: bool,
-    layout: L2Layout,
+    pub(super) layout: L2Layout,
     pub(super) tables: Tables,
     pub(super) refcounts: Refcounts,
     durable: bool,
     /// Where guest data is, when not in the image's own file.
-    data: Option<DataFile>,
+    pub(super) data: Option<DataFile>,
     /// Bitmaps that record what changes; none when the guest view stays the same.
     bitmaps: Option<Bitmaps>,
     /// Host clusters that guest data must not be written over, whatever an L2 entry says.
     metadata: HashSet<u64>,
     /// References removed by steps that are written but not synced.
     removed: Vec<u64>,
-    moved: u64,
+    pub(super) moved: u64,
     file_end: u64,
+    /// Packed bytes to be written, and where to.
+    packed: Option<(HostOffset, Vec<u8>)>,
 }
 
 impl Qcow2Target {
@@ -75,7 +80,14 @@ impl Qcow2Target {
             moved: 0,
             file_end: node.source.len(),
             node: Arc::clone(node),
+            packed: None,
         })
+    }
+
+    /// Stores things in another manner.
+    pub(crate) fn in_manner(mut self, manner: Manner) -> Self {
+        self.sink.manner = manner;
+        self
     }
 
     /// Records in the image's bitmaps what changes.
@@ -85,7 +97,7 @@ impl Qcow2Target {
     }
 
     /// What comes before the first change.
-    fn begin(&mut self, size: Option<u64>, out: &mut StepQueue) -> Result<()> {
+    pub(super) fn begin(&mut self, size: Option<u64>, out: &mut StepQueue) -> Result<()> {
         if self.head.lock().header.has(incompatible::DIRTY) {
             // The corrected refcounts are written with this window, the header without the bit
             // behind them.
@@ -170,7 +182,7 @@ impl Qcow2Target {
     }
 
     /// Writes some of the bitmaps' bits; false when there are no more.
-    fn store_bitmaps(&mut self, size: Option<u64>, out: &mut StepQueue) -> Result<bool> {
+    pub(super) fn store_bitmaps(&mut self, size: Option<u64>, out: &mut StepQueue) -> Result<bool> {
         let size = size.unwrap_or(0).max(self.head.lock().header.size);
         match &mut self.bitmaps {
             Some(bitmaps) => bitmaps.store(size, &mut self.refcounts, out),
@@ -225,8 +237,14 @@ impl Qcow2Target {
 
     /// Ends a window. `more` and, with `header`, the header are written along with the tables
     /// that make new data reachable.
-    fn flush(&mut self, out: &mut StepQueue, header: bool, more: Vec<Step>) -> Result<()> {
+    pub(super) fn flush(
+        &mut self,
+        out: &mut StepQueue,
+        header: bool,
+        more: Vec<Step>,
+    ) -> Result<()> {
         self.moved = 0;
+        self.flush_packed(out);
         let mut later = self.tables.flush_new(out);
         later.extend(more);
         let dropped = self.refcounts.take_dropped();
@@ -268,12 +286,13 @@ impl Qcow2Target {
 
     /// Brings one cluster up to what its pieces say. They cover the cluster, up to the end of
     /// the disk.
-    fn cluster(&mut self, number: u64, pieces: &[Piece], out: &mut StepQueue) -> Result<()> {
-        if let Some(bitmaps) = &mut self.bitmaps {
-            for piece in pieces.iter().filter(|p| p.changed) {
-                bitmaps.mark(piece.start, piece.len)?;
-            }
-        }
+    pub(super) fn cluster(
+        &mut self,
+        number: u64,
+        pieces: &[Piece],
+        out: &mut StepQueue,
+    ) -> Result<()> {
+        self.mark(pieces)?;
         let entry = self.tables.get(number)?;
         let before = State::of(entry, self.layout);
         let mut state = before.clone();
@@ -310,9 +329,10 @@ impl Qcow2Target {
             if !(touched || rewrite && data) {
                 continue;
             }
-            if parts.iter().all(Piece::is_zero) {
+            if parts.iter().all(Piece::is_zero) && !self.sink.manner.solid {
                 let absent = !data && state.zero & bit == 0;
-                if state.zero & bit != 0 || absent && parts.iter().all(|p| p.under_zero) {
+                let implied = absent && !(self.v3 && self.sink.manner.explicit_zeros);
+                if state.zero & bit != 0 || implied && parts.iter().all(|p| p.under_zero) {
                     continue;
                 }
                 if self.v3 {
@@ -376,111 +396,94 @@ impl Qcow2Target {
         if state == *before && !fresh {
             return Ok(());
         }
-        let bits = self.layout.cluster.bits();
-        let counted = self.data.is_none();
         if state.allocated == 0 && !before.is_kept_by(&state) {
             state.host = None;
         }
-        if counted && (fresh || state.host.is_none()) {
-            if let Some(host) = before.host {
-                self.refcounts.drop_reference(host.0 >> bits);
-            }
-            if let Some(packed) = before.packed {
-                let (first, last) = packed.host_clusters(self.layout.cluster);
-                for cluster in first.0 >> bits..=last.0 >> bits {
-                    self.refcounts.drop_reference(cluster);
-                }
-            }
+        if fresh || state.host.is_none() {
+            self.drop_old(before);
         }
         let copied = state.host.is_some() && (fresh || old.copied || !state.shared);
         let entry = state.entry(self.layout, copied);
         self.tables.set(number, entry, &mut self.refcounts)
     }
-}
 
-/// The stage that writes a flow into a qcow2 target.
-pub(crate) struct Qcow2Stage {
-    target: Qcow2Target,
-    flow: Flow,
-    pos: u64,
-    /// The disk is to have this size afterwards.
-    size: Option<u64>,
-    started: bool,
-    seal: Vec<Step>,
-}
-
-impl Qcow2Stage {
-    /// `size`: what the target is to grow to; `seal`: steps at the end.
-    pub(crate) fn new(target: Qcow2Target, flow: Flow, size: Option<u64>, seal: Vec<Step>) -> Self {
-        Self {
-            target,
-            flow,
-            pos: 0,
-            size,
-            started: false,
-            seal,
+    /// Drops the references of an entry that is replaced.
+    fn drop_old(&mut self, before: &State) {
+        if self.data.is_some() {
+            // The clusters of a data file are not counted.
+            return;
         }
-    }
-
-    /// The pieces of the cluster at the current position; `None` at the end. Clusters without a
-    /// changed piece are skipped.
-    fn next_cluster(&mut self) -> Result<Option<(u64, Vec<Piece>)>> {
-        let cluster = self.target.layout.cluster;
-        loop {
-            let first = cluster.align_down(self.pos);
-            let end = first.saturating_add(cluster.bytes());
-            let mut pieces = Vec::new();
-            let mut pos = first;
-            while pos < end
-                && let Some(piece) = self.flow.at(pos)?
-            {
-                if pieces.is_empty() && !piece.changed && piece.end() >= end {
-                    // A long unchanged piece: go on with the cluster it ends in.
-                    pos = cluster.align_down(piece.end());
-                    break;
-                }
-                let piece = piece.slice(pos, end - pos);
-                pos = piece.end();
-                pieces.push(piece);
-            }
-            if pos == first {
-                return Ok(None);
-            }
-            self.pos = pos.max(if pieces.is_empty() { pos } else { end });
-            if pieces.iter().any(|p| p.changed) {
-                return Ok(Some((first >> cluster.bits(), pieces)));
+        let bits = self.layout.cluster.bits();
+        if let Some(host) = before.host {
+            self.refcounts.drop_reference(host.0 >> bits);
+        }
+        if let Some(packed) = before.packed {
+            let (first, last) = packed.host_clusters(self.layout.cluster);
+            for cluster in first.0 >> bits..=last.0 >> bits {
+                self.refcounts.drop_reference(cluster);
             }
         }
     }
-}
 
-impl Stage for Qcow2Stage {
-    fn advance(&mut self, out: &mut StepQueue) -> Result<bool> {
-        if !std::mem::replace(&mut self.started, true) {
-            self.target.begin(self.size, out)?;
+    fn mark(&mut self, pieces: &[Piece]) -> Result<()> {
+        let Some(bitmaps) = &mut self.bitmaps else {
+            return Ok(());
+        };
+        for piece in pieces.iter().filter(|p| p.changed) {
+            bitmaps.mark(piece.start, piece.len)?;
         }
-        for _ in 0..BATCH {
-            let Some((number, pieces)) = self.next_cluster()? else {
-                if self.target.store_bitmaps(self.size, out)? {
-                    return Ok(true);
-                }
-                self.target.finish(self.size, out)?;
-                if let Some(data) = &self.target.data {
-                    out.push(Step::Seal { node: data.id });
-                }
-                self.seal.drain(..).for_each(|step| out.push(step));
-                return Ok(false);
-            };
-            self.target.cluster(number, &pieces, out)?;
-            let window = out.window;
-            if self.target.moved >= window.bytes || self.target.tables.waiting() >= window.tables {
-                self.target.flush(out, false, Vec::new())?;
-            }
-        }
-        Ok(true)
+        Ok(())
     }
 
-    fn progress(&self) -> (u64, u64) {
-        (self.pos.min(self.flow.size()), self.flow.size())
+    /// Whether a cluster may be packed: it is where all of it has to be written, and not where
+    /// parts of it are here already.
+    pub(super) fn may_pack(&mut self, number: u64, pieces: &[Piece]) -> Result<bool> {
+        let before = State::of(self.tables.get(number)?, self.layout);
+        let is_whole = before.host.is_none() || pieces.iter().all(|piece| piece.changed);
+        let has_data = pieces.iter().any(|piece| !piece.is_zero());
+        let may = self.data.is_none() && !self.sink.is_encrypted();
+        Ok(may && is_whole && (has_data || self.sink.manner.solid))
+    }
+
+    /// Puts a packed cluster into the image.
+    pub(super) fn store_packed(
+        &mut self,
+        number: u64,
+        pieces: &[Piece],
+        bytes: &[u8],
+        out: &mut StepQueue,
+    ) -> Result<()> {
+        self.mark(pieces)?;
+        let before = State::of(self.tables.get(number)?, self.layout);
+        let len = to_u64(bytes.len());
+        let host = self.refcounts.allocate_bytes(len)?;
+        self.moved += len;
+        let joins = self.packed.as_ref().is_some_and(|(at, waiting)| {
+            let held = to_u64(waiting.len());
+            at.plus(held) == host && held + len <= MAX_PACKED
+        });
+        if !joins {
+            self.flush_packed(out);
+        }
+        let (_, waiting) = self.packed.get_or_insert_with(|| (host, Vec::new()));
+        waiting.extend_from_slice(bytes);
+        self.drop_old(&before);
+        let entry = L2Entry {
+            kind: L2Kind::Compressed(CompressedCluster { host, len }),
+            copied: false,
+            subclusters: Subclusters::default(),
+        };
+        self.tables.set(number, entry, &mut self.refcounts)
+    }
+
+    fn flush_packed(&mut self, out: &mut StepQueue) {
+        if let Some((dst, bytes)) = self.packed.take() {
+            out.push(Step::Write {
+                to: self.node.id,
+                dst,
+                kind: MetadataKind::Packed,
+                bytes,
+            });
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Writing a flow into a raw image: every changed piece has its place already.
 
 use super::flow::Flow;
-use super::sink::{Sink, whole_sectors};
+use super::sink::{Manner, Sink, whole_sectors};
 use super::{Stage, Step, StepQueue};
 use crate::chain::{Node, NodeId};
 use crate::error::Result;
@@ -48,6 +48,12 @@ impl RawStage {
         Ok(self)
     }
 
+    /// Stores things in another manner.
+    pub(crate) fn in_manner(mut self, manner: Manner) -> Self {
+        self.sink.manner = manner;
+        self
+    }
+
     /// The same for a disk that starts at byte `offset` of the file: a window.
     pub(crate) fn at(mut self, offset: u64) -> Self {
         self.offset = offset;
@@ -72,7 +78,9 @@ impl Stage for RawStage {
             });
         }
         for _ in 0..BATCH {
-            let Some(mut piece) = self.flow.at(self.pos)? else {
+            let piece = self.flow.at(self.pos)?;
+            self.flow.report(out.crew.as_ref());
+            let Some(mut piece) = piece else {
                 self.seal.drain(..).for_each(|step| out.push(step));
                 return Ok(false);
             };

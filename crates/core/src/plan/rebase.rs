@@ -3,7 +3,8 @@
 use super::flow::{Flow, Take};
 use super::info::InfoBuilder;
 use super::link::{HeadCell, Relink, backing_for, clear_unknown_bits};
-use super::qcow2_target::{Qcow2Stage, Qcow2Target};
+use super::qcow2_stage::Qcow2Stage;
+use super::qcow2_target::Qcow2Target;
 use super::{Fixed, Plan, Stage, data_file, guard, repair};
 use crate::chain::{Chain, NodeId, Tree};
 use crate::error::{Error, ErrorKind, Result};

@@ -33,6 +33,8 @@ pub(crate) struct Refcounts {
     pinned: BTreeSet<u64>,
     /// The next cluster to try.
     next: u64,
+    /// Where the next packed bytes go: inside a cluster that has room, or 0.
+    packed_end: u64,
     /// References dropped by L2 or L1 entries not durable yet; then those that are.
     dropped: Vec<u64>,
     droppable: Vec<u64>,
@@ -66,6 +68,7 @@ impl Refcounts {
             blocks: BTreeMap::new(),
             pinned: BTreeSet::new(),
             next: header.cluster.clusters(node.source.len()),
+            packed_end: 0,
             dropped: Vec::new(),
             droppable: Vec::new(),
         })
@@ -240,6 +243,38 @@ impl Refcounts {
         }
     }
 
+    /// Takes `len` bytes, less than a cluster, for packed data, behind the last ones where they
+    /// have room: every cluster that they lie in gets one more reference.
+    pub(crate) fn allocate_bytes(&mut self, len: u64) -> Result<HostOffset> {
+        let bits = self.cluster.bits();
+        let (start, used) = (
+            self.packed_end,
+            self.packed_end & (self.cluster.bytes() - 1),
+        );
+        let mut fresh = None;
+        if used > 0 {
+            let open = start >> bits;
+            let count = self.get(open)?;
+            if count < self.width.max() {
+                let within = len <= self.cluster.bytes() - used;
+                if !within {
+                    fresh = Some(self.allocate(1)?);
+                }
+                if within || fresh == Some(HostOffset((open + 1) << bits)) {
+                    self.set(open, count + 1)?;
+                    self.packed_end = start + len;
+                    return Ok(HostOffset(start));
+                }
+            }
+        }
+        let at = match fresh {
+            Some(at) => at,
+            None => self.allocate(1)?,
+        };
+        self.packed_end = at.0 + len;
+        Ok(at)
+    }
+
     /// Puts a new refcount block for block index `index` at the next cluster. That cluster is
     /// covered by an older block or by the new one itself.
     fn add_block(&mut self, index: u64) -> Result<()> {
@@ -352,6 +387,10 @@ impl Refcounts {
         let pinned = &self.pinned;
         self.blocks
             .retain(|index, block| !(block.new && *index < full) || pinned.contains(index));
+        if full > (self.packed_end >> self.cluster.bits()) / self.per_block() {
+            // The count of the cluster with room may be out of reach now.
+            self.packed_end = 0;
+        }
         Ok(written)
     }
 

@@ -10,11 +10,37 @@ use crate::extent::Place;
 use backchain_format::{Format, HostOffset};
 use std::sync::Arc;
 
+/// How a target stores what it is given.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manner {
+    /// Blocks of zeros within data may be holes of the file.
+    pub(crate) sparse: bool,
+    /// Clusters that hold data have all their blocks on the disk.
+    pub(crate) whole: bool,
+    /// Zeros are stored like data, in blocks of their own.
+    pub(crate) solid: bool,
+    /// That a cluster is zero is recorded even where it would read as zeros anyway.
+    pub(crate) explicit_zeros: bool,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self {
+            sparse: true,
+            whole: false,
+            solid: false,
+            explicit_zeros: false,
+        }
+    }
+}
+
 /// The file that takes guest data.
 pub(super) struct Sink {
     to: NodeId,
     /// The image whose data is encrypted on the way.
     encrypted: Option<Arc<Node>>,
+    /// How it is stored there.
+    pub(super) manner: Manner,
 }
 
 impl Sink {
@@ -27,6 +53,7 @@ impl Sink {
         Ok(Self {
             to: node.data_node().id,
             encrypted: encrypted.then(|| Arc::clone(node)),
+            manner: Manner::default(),
         })
     }
 
@@ -35,6 +62,7 @@ impl Sink {
         Self {
             to,
             encrypted: None,
+            manner: Manner::default(),
         }
     }
 
@@ -52,7 +80,7 @@ impl Sink {
         dst: HostOffset,
         fresh: bool,
     ) -> Result<Option<Step>> {
-        let (to, len) = (self.to, piece.len);
+        let (to, len, manner) = (self.to, piece.len, self.manner);
         let encrypt = match &self.encrypted {
             Some(node) => Some(node.image()?.vector_offset(piece.start, dst.0)),
             None => None,
@@ -63,19 +91,25 @@ impl Sink {
             dst,
             encrypt,
             len,
-            sparse: fresh && encrypt.is_none(),
+            sparse: fresh && manner.sparse && encrypt.is_none(),
         };
         let Some(node) = &piece.from else {
             return Ok(match encrypt {
                 Some(_) => Some(recode(Origin::Zeros)),
-                None => (!fresh).then_some(Step::Zero { to, dst, len }),
+                None if !fresh => Some(Step::Zero { to, dst, len }),
+                None => (manner.solid || manner.whole).then_some(Step::Allocate {
+                    to,
+                    dst,
+                    len,
+                    write: manner.solid,
+                }),
             });
         };
         Ok(match piece.place {
             Place::Data { host: src } => {
                 let from = node.data_node().id;
                 let decrypt = match node.cipher()? {
-                    Some(_) => Some(node.image()?.vector_offset(piece.start, src.0)),
+                    Some(_) => Some(node.image()?.vector_offset(piece.source_start(), src.0)),
                     None => None,
                 };
                 Some(if decrypt.is_none() && encrypt.is_none() {
@@ -85,7 +119,7 @@ impl Sink {
                         to,
                         dst,
                         len,
-                        sparse: fresh,
+                        sparse: fresh && manner.sparse,
                     }
                 } else {
                     recode(Origin::Stored { from, src, decrypt })
@@ -156,6 +190,7 @@ impl Sink {
                 place: Place::Unallocated,
                 changed: true,
                 under_zero: true,
+                shift: 0,
             });
         }
         Ok(whole)

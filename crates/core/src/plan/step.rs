@@ -229,6 +229,8 @@ pub enum MetadataKind {
     Bitmap,
     /// The table of internal snapshots.
     SnapshotTable,
+    /// Compressed clusters: the guest's data, packed by the planner.
+    Packed,
 }
 
 impl Step {
