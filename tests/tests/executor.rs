@@ -117,8 +117,11 @@ fn any_pick() -> impl Strategy<Value = Pick> {
 /// New images without a data file: its name, as it is seen from here, would stand in the image.
 fn fit(pick: &Pick, case: &Case) -> Option<Op> {
     let mut op = pick.fit(case)?;
-    if let Operation::Create { options, .. } | Operation::Convert { options, .. } =
-        &mut op.operation
+    if let Operation::Create { options, .. }
+    | Operation::Convert {
+        target: Target::New { options, .. },
+        ..
+    } = &mut op.operation
     {
         (options.data_file, options.data_file_raw) = (None, false);
     }
