@@ -18,7 +18,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// backchain has `snapshot` and `resize`.
 const OWN_SNAPSHOTS: bool = false;
-/// backchain has `bitmap` and `amend`.
+/// backchain has `bitmap`.
+const OWN_BITMAPS: bool = true;
+/// backchain has `amend`.
 const OWN_AMENDS: bool = false;
 /// backchain has `convert -c`.
 const OWN_PACKS: bool = false;

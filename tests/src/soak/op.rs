@@ -121,7 +121,8 @@ impl Op {
             (Op::Write { .. }, Tool::Own) => false,
             (Op::Blockcommit { .. } | Op::Pull { .. } | Op::Remove { .. }, Tool::Qemu) => false,
             (Op::Snapshot { .. } | Op::Resize { .. }, Tool::Own) => super::OWN_SNAPSHOTS,
-            (Op::Bitmap { .. } | Op::Amend { .. }, Tool::Own) => super::OWN_AMENDS,
+            (Op::Bitmap { .. }, Tool::Own) => super::OWN_BITMAPS,
+            (Op::Amend { .. }, Tool::Own) => super::OWN_AMENDS,
             (Op::Convert { packed: true, .. }, Tool::Own) => super::OWN_PACKS,
             _ => true,
         }
