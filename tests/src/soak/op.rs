@@ -254,7 +254,7 @@ impl Op {
                         && top.snapshots.iter().all(|s| s.view.len() == top.view.len());
                 let counts = features.refcount_bits >= 8 || top.snapshots.is_empty();
                 // qemu-img 10.0.2 never ends when it changes the width beside large clusters.
-                let hangs = features.refcount_bits != now.refcount_bits && now.cluster > 1 << 16;
+                let hangs = features.refcount_bits != now.refcount_bits && now.cluster > 1 << 14;
                 same && fits && counts && !(qemu && hangs) && *features != *now
             }),
         }

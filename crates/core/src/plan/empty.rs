@@ -84,12 +84,10 @@ impl Stage for Empty {
         }
         let l1_bytes = u64::from(header.l1_entries) * 8;
         if l1_bytes > 0 {
-            let bytes = vec![0; to_usize(l1_bytes)];
-            out.push(Step::Write {
+            out.push(Step::Zero {
                 to,
                 dst: header.l1_table,
-                kind: MetadataKind::L1,
-                bytes,
+                len: l1_bytes,
             });
             sync(out);
         }

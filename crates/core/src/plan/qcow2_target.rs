@@ -9,6 +9,7 @@ use super::bitmaps::{Bitmaps, usable};
 use super::data_file::DataFile;
 use super::flow::Piece;
 use super::granules::{State, Subs};
+use super::l1_window::MetadataClusters;
 use super::link::{HeadCell, header_write};
 use super::sink::{Manner, Sink};
 use super::tables::Tables;
@@ -20,7 +21,6 @@ use backchain_format::bytes::to_u64;
 use backchain_format::qcow2::{
     CompressedCluster, L2Entry, L2Kind, L2Layout, Subclusters, Version, incompatible,
 };
-use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Packed bytes that lie one behind the other are written together, so many at most.
@@ -41,7 +41,7 @@ pub(crate) struct Qcow2Target {
     /// Bitmaps that record what changes; none when the guest view stays the same.
     bitmaps: Option<Bitmaps>,
     /// Host clusters that guest data must not be written over, whatever an L2 entry says.
-    metadata: HashSet<u64>,
+    metadata: MetadataClusters,
     /// References removed by steps that are written but not synced.
     removed: Vec<u64>,
     pub(super) moved: u64,
@@ -54,17 +54,19 @@ impl Qcow2Target {
     /// `durable`: sync between windows; not needed for a file that the plan makes.
     pub(crate) fn new(node: &Arc<Node>, head: HeadCell, durable: bool) -> Result<Self> {
         let header = head.lock().header.clone();
-        let tables = Tables::new(node, &header)?;
+        let tables = Tables::new(node, &header);
         let mut refcounts = Refcounts::new(node, &header)?;
         if header.has(incompatible::DIRTY) {
             repair::correct(node, &mut refcounts)?;
         }
-        let mut metadata: HashSet<u64> = tables.own_clusters().collect();
-        metadata.extend(refcounts.own_clusters());
-        metadata.insert(0);
+        let mut metadata = MetadataClusters::default();
+        tables.own_clusters(&mut metadata)?;
+        refcounts.own_clusters().for_each(|n| metadata.add(n));
+        metadata.add(0);
         if let Some(image) = node.image()?.as_qcow2() {
-            metadata.extend(image.crypto_clusters()?);
+            image.crypto_clusters()?.for_each(|n| metadata.add(n));
         }
+        metadata.sort();
         Ok(Self {
             sink: Sink::of(node)?,
             tables,
@@ -135,13 +137,8 @@ impl Qcow2Target {
         }
         let clusters = self.layout.cluster.clusters(needed * 8);
         let at = self.refcounts.allocate(clusters)?;
-        let bytes = self.tables.move_l1(at, needed);
-        out.push(Step::Write {
-            to: self.node.id,
-            dst: at,
-            kind: MetadataKind::L1,
-            bytes,
-        });
+        let blank = self.refcounts.is_blank(at);
+        self.tables.move_l1(at, needed, blank, out);
         {
             let header = &mut self.head.lock().header;
             header.l1_table = at;
@@ -304,9 +301,7 @@ impl Qcow2Target {
         }
         if self.data.is_none()
             && let Some(host) = state.host
-            && self
-                .metadata
-                .contains(&(host.0 >> self.layout.cluster.bits()))
+            && self.metadata.contains(host.0 >> self.layout.cluster.bits())
         {
             let message =
                 format!("guest cluster {number} is mapped to the image's own metadata at {host}");
@@ -355,12 +350,17 @@ impl Qcow2Target {
         if fresh {
             state.host = Some(match self.data {
                 Some(_) => HostOffset(start),
-                None => self.refcounts.allocate(1)?,
+                None => self.refcounts.allocate_data(&self.metadata)?,
             });
         }
+        let blank = fresh && state.host.is_some_and(|host| self.refcounts.is_blank(host));
         for (bit, in_place, parts) in write {
             state.allocated |= bit;
             state.zero &= !bit;
+            if fresh && !blank && self.data.is_none() && !self.sink.is_encrypted() {
+                let rest = self.old_rest(state.host, start, parts);
+                rest.into_iter().for_each(|step| out.push(step));
+            }
             let Some(host) = state.host else { continue };
             let wanted = parts.iter().filter(|p| p.changed || !in_place);
             // The rest of an encrypted granule must read as zeros once the disk grows.
@@ -370,7 +370,7 @@ impl Qcow2Target {
                 let dst = host.plus(piece.start - start);
                 self.moved += piece.len;
                 let zeros = match &mut self.data {
-                    None => fresh,
+                    None => blank,
                     Some(data) => {
                         data.touch();
                         data.is_fresh(dst)
@@ -382,6 +382,19 @@ impl Qcow2Target {
             }
         }
         self.replace(number, entry, &before, state, fresh)
+    }
+
+    /// What was in a granule before it was free must not show when the disk grows: zeros behind
+    /// the last of its `parts`. `start`: of the cluster, which lies at `host` now.
+    fn old_rest(&self, host: Option<HostOffset>, start: u64, parts: &[Piece]) -> Option<Step> {
+        let (host, end) = (host?, parts.last()?.end());
+        let granule = self.layout.granule();
+        let len = (granule - end % granule) % granule;
+        (len > 0).then(|| Step::Zero {
+            to: self.node.id,
+            dst: host.plus(end - start),
+            len,
+        })
     }
 
     /// Stores the new entry and drops what the old one referred to.

@@ -1,9 +1,11 @@
 //! Refcounts of a target: its file's state plus what the plan changes, and the allocator.
 //!
 //! New clusters are taken in order behind the end of the file, so they read as zeros before
-//! they are written. Increments are in the blocks at once; decrements are kept until the
+//! they are written; those for guest data may also be ones that were free. Increments are in the blocks at once; decrements are kept until the
 //! writes that remove the references are durable (invariant 3).
 
+use super::free_space::FreeSpace;
+use super::l1_window::MetadataClusters;
 use super::{MetadataKind, Step, StepQueue};
 use crate::chain::Node;
 use crate::error::{Error, ErrorKind, Result};
@@ -11,7 +13,8 @@ use crate::source::read_padded;
 use backchain_format::HostOffset;
 use backchain_format::bytes::{be64, to_u64, to_usize};
 use backchain_format::qcow2::{
-    ClusterSize, Header, MAX_REFCOUNT_TABLE_BYTES, RefcountBlock, RefcountTableEntry, RefcountWidth,
+    ClusterSize, Header, MAX_REFCOUNT_TABLE_BYTES, RefcountBlock, RefcountTableEntry,
+    RefcountWidth, incompatible,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -35,6 +38,10 @@ pub(crate) struct Refcounts {
     next: u64,
     /// Where the next packed bytes go: inside a cluster that has room, or 0.
     packed_end: u64,
+    /// Clusters that were free when the plan began.
+    free: FreeSpace,
+    /// The table as it was opened, where it was moved since.
+    opened_table: Option<Vec<u64>>,
     /// References dropped by L2 or L1 entries not durable yet; then those that are.
     dropped: Vec<u64>,
     droppable: Vec<u64>,
@@ -45,6 +52,8 @@ struct Block {
     dirty: bool,
     /// Made by this plan.
     new: bool,
+    /// Changed by this plan: the file is not asked for it again.
+    changed: bool,
 }
 
 impl Refcounts {
@@ -69,6 +78,13 @@ impl Refcounts {
             pinned: BTreeSet::new(),
             next: header.cluster.clusters(node.source.len()),
             packed_end: 0,
+            free: FreeSpace::new(
+                node,
+                header.cluster,
+                header.refcount_width,
+                !header.has(incompatible::DIRTY),
+            ),
+            opened_table: None,
             dropped: Vec::new(),
             droppable: Vec::new(),
         })
@@ -100,6 +116,7 @@ impl Refcounts {
                     block,
                     dirty: false,
                     new: false,
+                    changed: false,
                 },
             );
         }
@@ -121,6 +138,7 @@ impl Refcounts {
             && block.block.set(cluster % per, count)
         {
             block.dirty = true;
+            block.changed = true;
             return Ok(());
         }
         let message = format!("refcount {count} of cluster {cluster} cannot be stored");
@@ -275,6 +293,24 @@ impl Refcounts {
         Ok(at)
     }
 
+    /// Takes one cluster for guest data, one that was free if there are enough of them. `used`
+    /// are not free, whatever their refcounts say. See [`Self::is_blank`].
+    pub(crate) fn allocate_data(&mut self, used: &MetadataClusters) -> Result<HostOffset> {
+        let table = self.opened_table.as_ref().unwrap_or(&self.table);
+        match self.free.take(table, &|cluster| used.contains(cluster))? {
+            Some(cluster) => {
+                self.set(cluster, 1)?;
+                Ok(HostOffset(cluster << self.cluster.bits()))
+            }
+            None => self.allocate(1),
+        }
+    }
+
+    /// Whether a cluster that was just taken reads as zeros.
+    pub(crate) fn is_blank(&self, host: HostOffset) -> bool {
+        host.0 >= self.node.source.len()
+    }
+
     /// Puts a new refcount block for block index `index` at the next cluster. That cluster is
     /// covered by an older block or by the new one itself.
     fn add_block(&mut self, index: u64) -> Result<()> {
@@ -299,8 +335,10 @@ impl Refcounts {
                 block,
                 dirty: true,
                 new: true,
+                changed: true,
             },
         );
+        self.opened_table.get_or_insert_with(|| self.table.clone());
         if let Some(entry) = self.table.get_mut(to_usize(index)) {
             *entry = at << self.cluster.bits();
         }
@@ -385,8 +423,9 @@ impl Refcounts {
         // A block that was made and filled is never needed again, but for the table's.
         let full = self.next / self.per_block();
         let pinned = &self.pinned;
-        self.blocks
-            .retain(|index, block| !(block.new && *index < full) || pinned.contains(index));
+        self.blocks.retain(|index, block| {
+            block.changed && !(block.new && *index < full) || pinned.contains(index)
+        });
         if full > (self.packed_end >> self.cluster.bits()) / self.per_block() {
             // The count of the cluster with room may be out of reach now.
             self.packed_end = 0;

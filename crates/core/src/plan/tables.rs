@@ -3,6 +3,7 @@
 //! Changes come in guest order, so one slice of one L2 table is open at a time; finished ones
 //! wait for the end of the window.
 
+use super::l1_window::{L1Window, MetadataClusters};
 use super::{MetadataKind, Refcounts, Step, StepQueue};
 use crate::chain::Node;
 use crate::error::{Error, ErrorKind, Result};
@@ -20,9 +21,7 @@ const SLICE: u64 = 64 << 10;
 pub(crate) struct Tables {
     node: Arc<Node>,
     layout: L2Layout,
-    l1_at: HostOffset,
-    l1: Vec<u64>,
-    dirty_l1: BTreeSet<u64>,
+    l1: L1Window,
     /// L1 indices of the tables that are not linked durably yet.
     new_tables: BTreeSet<u64>,
     /// The last table that was made: changes come in guest order, so only this one is met again.
@@ -43,58 +42,72 @@ struct Slice {
 }
 
 impl Tables {
-    pub(crate) fn new(node: &Arc<Node>, header: &Header) -> Result<Self> {
-        let mut bytes = vec![0; to_usize(u64::from(header.l1_entries) * L1Entry::LEN)];
-        read_padded(node.source.as_ref(), header.l1_table.0, &mut bytes)
-            .map_err(|e| node.blame(e))?;
-        Ok(Self {
+    pub(crate) fn new(node: &Arc<Node>, header: &Header) -> Self {
+        Self {
             node: Arc::clone(node),
             layout: header.l2_layout(),
-            l1_at: header.l1_table,
-            l1: bytes
-                .chunks_exact(8)
-                .map(|w| be64(w, 0).unwrap_or(0))
-                .collect(),
-            dirty_l1: BTreeSet::new(),
+            l1: L1Window::new(node, header.l1_table, u64::from(header.l1_entries)),
             new_tables: BTreeSet::new(),
             last_made: None,
             open: None,
             done: Vec::new(),
-        })
+        }
     }
 
-    /// Makes room for `entries` L1 entries at a new place. Returns the bytes of the whole table
-    /// to write there before the header points at it.
-    pub(crate) fn move_l1(&mut self, to: HostOffset, entries: u64) -> Vec<u8> {
-        self.l1.resize(to_usize(entries), 0);
-        self.l1_at = to;
-        self.l1.iter().flat_map(|e| e.to_be_bytes()).collect()
+    /// Makes room for `entries` L1 entries at a new place, which reads as zeros when `zeroed`;
+    /// before anything is changed, and before the header points there.
+    pub(crate) fn move_l1(
+        &mut self,
+        to: HostOffset,
+        entries: u64,
+        zeroed: bool,
+        out: &mut StepQueue,
+    ) {
+        let (src, len) = self.l1.origin();
+        let node = self.node.id;
+        if len > 0 {
+            out.push(Step::Copy {
+                from: node,
+                src,
+                to: node,
+                dst: to,
+                len,
+                sparse: zeroed,
+            });
+        }
+        let rest = (entries * L1Entry::LEN).saturating_sub(len);
+        if rest > 0 && !zeroed {
+            out.push(Step::Zero {
+                to: node,
+                dst: to.plus(len),
+                len: rest,
+            });
+        }
+        self.l1.move_to(to, entries);
     }
 
-    /// Host clusters that hold the L1 table and the L2 tables.
-    pub(crate) fn own_clusters(&self) -> impl Iterator<Item = u64> {
-        let cluster = self.layout.cluster;
-        let first = self.l1_at.0 >> cluster.bits();
-        let tables = self
-            .l1
-            .iter()
-            .filter_map(|&bits| L1Entry::from_bits(bits, 0).ok()?.table);
-        let l1 = first..first + cluster.clusters(to_u64(self.l1.len()) * L1Entry::LEN);
-        l1.chain(tables.map(move |table| table.0 >> cluster.bits()))
+    /// Adds the host clusters that hold the L1 table and the L2 tables.
+    pub(crate) fn own_clusters(&self, clusters: &mut MetadataClusters) -> Result<()> {
+        let (cluster, (at, len)) = (self.layout.cluster, self.l1.origin());
+        let first = at.0 >> cluster.bits();
+        clusters.add_range(first..first + cluster.clusters(len));
+        self.l1
+            .each_table(&mut |table| clusters.add(table.0 >> cluster.bits()))
     }
 
     /// Bytes of changed tables waiting to be written.
     pub(crate) fn waiting(&self) -> u64 {
-        self.done.iter().map(|s| to_u64(s.bytes.len())).sum()
+        let done: u64 = self.done.iter().map(|s| to_u64(s.bytes.len())).sum();
+        done + self.l1.waiting()
     }
 
     fn entries_per_slice(&self) -> u64 {
         SLICE.min(self.layout.cluster.bytes()) / self.layout.entry_len()
     }
 
-    fn l1_entry(&self, index: u64) -> Result<L1Entry> {
-        let at = self.l1_at.0 + index * L1Entry::LEN;
-        let Some(&bits) = self.l1.get(to_usize(index)) else {
+    fn l1_entry(&mut self, index: u64) -> Result<L1Entry> {
+        let at = self.l1.at().0 + index * L1Entry::LEN;
+        let Some(bits) = self.l1.get(index)? else {
             return Err(self.corrupt(format!("the L1 table has no entry {index}")));
         };
         let entry = L1Entry::from_bits(bits, at).map_err(|e| self.node.blame(e))?;
@@ -243,10 +256,7 @@ impl Tables {
             table: Some(table),
             copied: true,
         };
-        if let Some(slot) = self.l1.get_mut(to_usize(l1_index)) {
-            *slot = entry.to_bits();
-        }
-        self.dirty_l1.insert(l1_index);
+        self.l1.set(l1_index, entry.to_bits())?;
         self.new_tables.insert(l1_index);
         self.last_made = Some(l1_index);
         Ok(table)
@@ -291,13 +301,7 @@ impl Tables {
             }
         }
         self.new_tables.clear();
-        for run in runs(&std::mem::take(&mut self.dirty_l1)) {
-            let entries = self
-                .l1
-                .get(to_usize(run.start)..to_usize(run.end))
-                .unwrap_or_default();
-            let bytes = entries.iter().flat_map(|e| e.to_be_bytes()).collect();
-            let dst = self.l1_at.plus(run.start * L1Entry::LEN);
+        for (dst, bytes) in self.l1.take_changes() {
             later.push(Step::Write {
                 to: self.node.id,
                 dst,
@@ -307,16 +311,4 @@ impl Tables {
         }
         later
     }
-}
-
-/// Consecutive numbers as ranges.
-fn runs(numbers: &BTreeSet<u64>) -> Vec<Range<u64>> {
-    let mut runs: Vec<Range<u64>> = Vec::new();
-    for &n in numbers {
-        match runs.last_mut() {
-            Some(run) if run.end == n => run.end += 1,
-            _ => runs.push(n..n + 1),
-        }
-    }
-    runs
 }
