@@ -3,6 +3,7 @@
 
 pub mod differential;
 pub mod malformed;
+mod memory;
 pub mod soak;
 
 use std::collections::BTreeMap;

@@ -31,6 +31,9 @@ pub(crate) struct Options {
     /// Do not open the backing file
     #[arg(short = 'u', long)]
     backing_unsafe: bool,
+    /// Allow sizes whose L1 table is longer than QEMU accepts: QEMU cannot open the image
+    #[arg(long)]
+    beyond_qemu: bool,
     /// Say nothing but errors
     #[arg(short, long)]
     quiet: bool,
@@ -89,6 +92,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     }
     let create = CreateOptions {
         size: round_size(size),
+        beyond_qemu: options.beyond_qemu,
         ..new.options().map_err(fail)?
     };
     new_image::not_an_input(&mut tree, name)?;

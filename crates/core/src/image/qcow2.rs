@@ -66,6 +66,7 @@ impl Qcow2 {
         let head = parse(&bytes)?;
         let image = Self { head, file_len };
         let header = &image.head.header;
+        header.check_long_l1(file_len)?;
         let l1 = u64::from(header.l1_entries) * L1Entry::LEN;
         image.check_inside("L1 table", header.l1_table.0, l1)?;
         if image.bitmaps_consistent() {

@@ -92,8 +92,12 @@ impl Qcow2Cursor {
             let len = self.l1_entries * L1Entry::LEN;
             let words = self.l1.load(&self.source, self.l1_table.0, len, at)?;
             let words = words.chunks_exact(8);
-            index += to_u64(words.len()).max(1);
-            tables += to_u64(words.filter(|word| **word != [0; 8]).count());
+            let (len, used) = (words.len(), words.filter(|word| **word != [0; 8]).count());
+            index += to_u64(len).max(1);
+            tables += to_u64(used);
+            if used == 0 {
+                index = self.behind_hole(index)?;
+            }
             if tables > clusters {
                 let message = format!(
                     "the L1 table names more L2 tables than the file has clusters ({clusters})"
@@ -102,6 +106,20 @@ impl Qcow2Cursor {
             }
         }
         Ok(())
+    }
+
+    /// The first L1 entry from `index` on that is not in a hole of the file: a table of gigabytes
+    /// may be nothing else.
+    fn behind_hole(&self, index: u64) -> Result<u64> {
+        let at = self.l1_table.0 + index * L1Entry::LEN;
+        if index >= self.l1_entries || at >= self.source.len() {
+            return Ok(index);
+        }
+        let data = self.source.data_at(at)?;
+        let skipped = data.map_or(u64::MAX, |data| data.start.saturating_sub(at));
+        Ok(index
+            .saturating_add(skipped / L1Entry::LEN)
+            .min(self.l1_entries))
     }
 
     /// The next piece; neighbours may still continue each other.
@@ -136,7 +154,11 @@ impl Qcow2Cursor {
                 .load(&self.source, self.l1_table.0, self.l1_entries * 8, at)?;
             let empty = words.chunks_exact(8).take_while(|w| *w == [0; 8]).count();
             if empty > 0 {
+                let whole = empty * 8 >= words.len();
                 index += to_u64(empty);
+                if whole {
+                    index = self.behind_hole(index)?;
+                }
                 continue;
             }
             if index > self.pos / span {

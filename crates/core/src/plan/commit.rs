@@ -46,6 +46,7 @@ impl Commit<'_> {
         guard::no_plaintext(merged, base, self.allow_plaintext)?;
         if top.virtual_size() > base.virtual_size() {
             guard::can_grow(base)?;
+            guard::may_grow_to(base, top.virtual_size())?;
         }
         guard::no_own_snapshots(top)?;
         if self.empty_top {

@@ -80,6 +80,14 @@ impl Blank {
             Preallocation::Off if options.data_file_raw => Preallocation::Metadata,
             other => other,
         };
+        let limit = if options.beyond_qemu {
+            u64::from(u32::MAX) * L1Entry::LEN
+        } else {
+            MAX_L1_BYTES
+        };
+        if header.l1_entries_for(size) * L1Entry::LEN > limit {
+            return Err(too_large());
+        }
         Self::lay_out(header, backing, preallocation, data_file)
     }
 
@@ -91,9 +99,6 @@ impl Blank {
     ) -> Result<Self> {
         let cluster = header.cluster;
         let entries = header.l1_entries_for(header.size);
-        if entries * L1Entry::LEN > MAX_L1_BYTES {
-            return Err(too_large());
-        }
         let mut layout = Layout {
             refcount_table: 1,
             blocks: 1,

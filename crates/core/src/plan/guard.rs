@@ -3,7 +3,7 @@
 use crate::chain::{Node, NodeId, Tree};
 use crate::error::{Error, ErrorKind, Result};
 use backchain_format::Format;
-use backchain_format::qcow2::{CryptMethod, incompatible};
+use backchain_format::qcow2::{CryptMethod, L1Entry, MAX_L1_BYTES, incompatible};
 use std::sync::Arc;
 
 /// Fails when the header of `node` must not be changed.
@@ -44,6 +44,41 @@ pub(super) fn data_writable(tree: &Tree, node: &Node) -> Result<()> {
         "the image has {count} internal snapshot(s); writing to such images is not supported yet"
     );
     Err(Error::new(ErrorKind::Unsupported, message).about(&node.name))
+}
+
+/// Fails when the L1 table is longer than QEMU's limit: not every operation works page by page.
+pub(super) fn within_qemu_limits(node: &Node) -> Result<()> {
+    match node.image()?.as_qcow2() {
+        Some(image) if image.head.header.is_beyond_qemu() => {
+            let message = format!(
+                "the L1 table is longer than the {MAX_L1_BYTES} bytes that QEMU opens; \
+                 this operation does not work on such images"
+            );
+            Err(Error::new(ErrorKind::Unsupported, message).about(&node.name))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Fails when a disk of `size` bytes would need a longer L1 table than QEMU opens, unless the
+/// image has one already.
+pub(super) fn may_grow_to(node: &Node, size: u64) -> Result<()> {
+    let Some(image) = node.image()?.as_qcow2() else {
+        return Ok(());
+    };
+    let header = &image.head.header;
+    let limit = if header.is_beyond_qemu() {
+        u64::from(u32::MAX) * L1Entry::LEN
+    } else {
+        MAX_L1_BYTES
+    };
+    if header.l1_entries_for(size) * L1Entry::LEN <= limit {
+        return Ok(());
+    }
+    let message = format!(
+        "the image cannot grow to {size} bytes: its L1 table would be longer than {limit} bytes"
+    );
+    Err(Error::new(ErrorKind::Refused, message).about(&node.name))
 }
 
 /// Fails when a disk cannot grow: snapshots of version 2 do not record their disk's size.

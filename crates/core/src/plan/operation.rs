@@ -235,6 +235,22 @@ impl BitmapAction {
     }
 }
 
+impl Operation {
+    /// Whether it holds L1 tables in pages, so that they may be longer than QEMU's limit.
+    pub(crate) fn handles_long_tables(&self) -> bool {
+        matches!(
+            self,
+            Self::Commit { .. }
+                | Self::Pull { .. }
+                | Self::Rebase { .. }
+                | Self::Relink { .. }
+                | Self::Remove { .. }
+                | Self::Create { .. }
+                | Self::Convert { .. }
+        )
+    }
+}
+
 /// The two ways of the handout to delete a middle snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RemoveMethod {
@@ -311,6 +327,9 @@ pub struct CreateOptions {
     pub backing_name: Option<String>,
     /// The backing file's format label to record when it is not the node's own.
     pub backing_format: Option<Format>,
+    /// Allow an L1 table longer than QEMU opens: 1 TiB with clusters of 512 bytes, for example.
+    #[serde(default)]
+    pub beyond_qemu: bool,
 }
 
 impl Default for CreateOptions {
@@ -330,6 +349,7 @@ impl Default for CreateOptions {
             data_file_raw: false,
             backing_name: None,
             backing_format: None,
+            beyond_qemu: false,
         }
     }
 }

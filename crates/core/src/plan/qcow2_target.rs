@@ -64,7 +64,7 @@ impl Qcow2Target {
         refcounts.own_clusters().for_each(|n| metadata.add(n));
         metadata.add(0);
         if let Some(image) = node.image()?.as_qcow2() {
-            image.crypto_clusters()?.for_each(|n| metadata.add(n));
+            metadata.add_range(image.crypto_clusters()?);
         }
         metadata.sort();
         Ok(Self {

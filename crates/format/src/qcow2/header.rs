@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub const HEADER_V2_LEN: u64 = 72;
 /// Least bytes of a version 3 header.
 pub const HEADER_V3_LEN: u64 = 104;
-/// QEMU's limit for an L1 table.
+/// QEMU's limit for an L1 table; the format has none, and longer ones are read.
 pub const MAX_L1_BYTES: u64 = 32 << 20;
 /// QEMU's limit for a refcount table.
 pub const MAX_REFCOUNT_TABLE_BYTES: u64 = 8 << 20;
@@ -369,12 +369,6 @@ impl Header {
 
     fn check_tables(&self) -> Result<(), FormatError> {
         let aligned = |at, what, qemu, table| check_aligned(self.cluster, at, what, qemu, table);
-        let l1_bytes = u64::from(self.l1_entries) * L1Entry::LEN;
-        if l1_bytes > MAX_L1_BYTES {
-            let message =
-                format!("L1 table of {l1_bytes} bytes, at most {MAX_L1_BYTES} are allowed");
-            return Err(FormatError::unsupported(36, message).as_qemu("Active L1 table too large"));
-        }
         let qemu = "Active L1 table offset invalid";
         aligned(40, "L1 table", qemu, self.l1_table)?;
         let needed = self.l1_entries_for(self.size);
@@ -418,6 +412,25 @@ impl Header {
             check_aligned(self.cluster, 64, what, qemu, self.snapshot_table)?;
         }
         Ok(())
+    }
+
+    /// Whether QEMU refuses to open the image because of its L1 table's length.
+    pub fn is_beyond_qemu(&self) -> bool {
+        u64::from(self.l1_entries) * L1Entry::LEN > MAX_L1_BYTES
+    }
+
+    /// Fails for a table longer than [`MAX_L1_BYTES`] that a file of `file_len` bytes does not
+    /// hold.
+    pub fn check_long_l1(&self, file_len: u64) -> Result<(), FormatError> {
+        let len = u64::from(self.l1_entries) * L1Entry::LEN;
+        if !self.is_beyond_qemu() || self.l1_table.0.saturating_add(len) <= file_len {
+            return Ok(());
+        }
+        let message = format!(
+            "L1 table of {len} bytes in a file of {file_len}; beyond {MAX_L1_BYTES} bytes, the \
+             file has to hold all of it"
+        );
+        Err(FormatError::unsupported(36, message).as_qemu("Active L1 table too large"))
     }
 
     /// The header's bytes: 72 in version 2, else `header_length`.
