@@ -11,6 +11,8 @@ impl Dir {
     ///
     /// # Panics
     /// When it cannot be started or waited for.
+    // Waited for by number, which tells the memory too.
+    #[allow(clippy::zombie_processes)]
     pub fn own_measured(&self, arguments: &[&str]) -> (Said, u64) {
         let (out, err) = (self.path().join(".out"), self.path().join(".err"));
         let file = |path| std::fs::File::create(path).expect("a file for what it says");

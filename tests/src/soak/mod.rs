@@ -16,8 +16,10 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// backchain has `snapshot` and `resize`.
-const OWN_SNAPSHOTS: bool = false;
+/// backchain has `snapshot`.
+const OWN_SNAPSHOTS: bool = true;
+/// backchain has `resize`.
+const OWN_RESIZES: bool = false;
 /// backchain has `bitmap`.
 const OWN_BITMAPS: bool = true;
 /// backchain has `amend`.

@@ -120,7 +120,8 @@ impl Op {
         match (self, tool) {
             (Op::Write { .. }, Tool::Own) => false,
             (Op::Blockcommit { .. } | Op::Pull { .. } | Op::Remove { .. }, Tool::Qemu) => false,
-            (Op::Snapshot { .. } | Op::Resize { .. }, Tool::Own) => super::OWN_SNAPSHOTS,
+            (Op::Snapshot { .. }, Tool::Own) => super::OWN_SNAPSHOTS,
+            (Op::Resize { .. }, Tool::Own) => super::OWN_RESIZES,
             (Op::Bitmap { .. }, Tool::Own) => super::OWN_BITMAPS,
             (Op::Amend { .. }, Tool::Own) => super::OWN_AMENDS,
             (Op::Convert { packed: true, .. }, Tool::Own) => super::OWN_PACKS,

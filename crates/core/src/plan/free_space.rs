@@ -76,7 +76,7 @@ impl FreeSpace {
         used: &dyn Fn(u64) -> bool,
     ) -> Result<Option<u64>> {
         loop {
-            while let Some(cluster) = self.run.next() {
+            for cluster in self.run.by_ref() {
                 if !used(cluster) {
                     return Ok(Some(cluster));
                 }
