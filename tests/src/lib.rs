@@ -1,6 +1,7 @@
 //! Helpers of the tests that run programs: the command `backchain` and the installed QEMU tools;
 //! malformed images; and the differential suite.
 
+pub mod damaged;
 pub mod differential;
 pub mod malformed;
 mod memory;

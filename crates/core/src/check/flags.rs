@@ -35,6 +35,8 @@ pub(super) struct View<'c> {
     counts: &'c Counts,
     within: Range<u64>,
     geometry: Geometry,
+    /// Clusters of the file in the end.
+    clusters: u64,
 }
 
 impl<'c> View<'c> {
@@ -51,7 +53,14 @@ impl<'c> View<'c> {
             counts,
             within: counts.start()..end,
             geometry,
+            clusters: geometry.clusters,
         }
+    }
+
+    /// The same for a file that grows to so many clusters.
+    pub(super) fn growing(mut self, clusters: u64) -> Self {
+        self.clusters = clusters.max(self.clusters);
+        self
     }
 
     /// The refcount of the cluster at `offset`; `None` when it cannot be read, or is another
@@ -63,7 +72,7 @@ impl<'c> View<'c> {
             return None;
         }
         let references = self.counts.get(cluster).references.min(g.width.max());
-        let inside = cluster < g.clusters;
+        let inside = cluster < self.clusters;
         match self.basis {
             Basis::Counted if inside => Some(references),
             Basis::Counted => Some(0),
@@ -124,6 +133,7 @@ pub(super) fn check_copied(
             counts: &Counts::new(0, 0),
             within: 0..u64::MAX,
             geometry,
+            clusters: geometry.clusters,
         };
         return window(pass, &view);
     }

@@ -64,6 +64,13 @@ impl Geometry {
         Some((first, last - first + 1))
     }
 
+    /// The part of [`Self::clusters_of`] that lies behind the file, wherever it is.
+    pub(super) fn behind(&self, offset: u64, size: u64) -> (u64, u64) {
+        let first = (offset >> self.cluster_bits).max(self.clusters);
+        let end = offset.saturating_add(size).div_ceil(self.cluster);
+        (first, end.saturating_sub(first))
+    }
+
     pub(super) fn is_aligned(&self, offset: u64) -> bool {
         offset & (self.cluster - 1) == 0
     }

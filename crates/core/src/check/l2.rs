@@ -19,6 +19,8 @@ pub(super) struct Tally<'a, 'r> {
     pub(super) beyond: bool,
     /// What to do about misplaced preallocated clusters.
     pub(super) mend: Mend,
+    /// References past the end of the file count.
+    pub(super) past_end: bool,
     /// There are such.
     pub(super) empties: bool,
     /// Clusters of metadata that is no L2 table, in order.
@@ -46,6 +48,10 @@ impl Tally<'_, '_> {
             None => {
                 let finding = Finding::PastEnd { offset, size };
                 self.recorder.add_times(&finding, times);
+                if self.past_end {
+                    let (first, len) = self.geometry.behind(offset, size);
+                    self.counts.add(first, len, times, copied);
+                }
                 let first = offset >> self.geometry.cluster_bits;
                 if first < self.geometry.clusters {
                     self.counts.add(first, 1, 0, copied);

@@ -31,6 +31,11 @@ pub(super) struct Layout {
 }
 
 impl Layout {
+    /// The first cluster behind all of it.
+    pub(super) fn end(&self) -> u64 {
+        self.taken.last().map_or(0, |range| range.end)
+    }
+
     /// New references to a cluster: 1 or 0.
     pub(super) fn references(&self, cluster: u64) -> u64 {
         let before = self.taken.partition_point(|range| range.end <= cluster);
@@ -42,17 +47,19 @@ impl Layout {
     /// snapshot table. `pass` has to count the old refcounts too.
     pub(super) fn of(pass: &mut Pass<'_>, snapshots: u64) -> Result<Self> {
         let per = pass.stored.per_block();
+        let behind = pass.geometry.clusters + 1;
         let mut used = Vec::new();
         let mut windows = 0;
         pass.windows(&mut |_, counts| {
             windows += 1;
             let mut at = counts.start();
-            while let Some(cluster) = counts.first_used(at..counts.end()) {
+            // Behind the file there are only references that are wrong.
+            let end = counts.end().min(behind);
+            while let Some(cluster) = counts.first_used(at..end) {
                 mark(&mut used, cluster / per);
                 at = (cluster / per + 1) * per;
             }
         });
-        let behind = pass.geometry.clusters + 1;
         let mut space = Space {
             counts: if windows == 1 {
                 pass.window(0)

@@ -39,6 +39,8 @@ struct Gather<'a, 'r> {
     source: &'a dyn ReadAt,
     image: &'a Qcow2,
     recorder: &'a mut Recorder<'r>,
+    /// References past the end of the file count.
+    past_end: bool,
     clusters: Ranges,
     l1: Ranges,
     bitmaps: Ranges,
@@ -59,6 +61,7 @@ impl Metadata {
             source,
             image,
             recorder,
+            past_end: manner.room > 0,
             clusters: Ranges::default(),
             l1: Ranges::default(),
             bitmaps: Ranges::default(),
@@ -98,7 +101,13 @@ impl Gather<'_, '_> {
         }
         match self.geometry.clusters_of(offset, size) {
             Some((first, count)) => self.clusters.add(first, count, false),
-            None => self.recorder.add(&Finding::PastEnd { offset, size }),
+            None => {
+                if self.past_end {
+                    let (first, len) = self.geometry.behind(offset, size);
+                    self.clusters.add(first, len, false);
+                }
+                self.recorder.add(&Finding::PastEnd { offset, size });
+            }
         }
     }
 

@@ -40,7 +40,8 @@ pub(super) struct Manner {
     pub(super) mend: Mend,
     /// The refcount table and its blocks count.
     pub(super) structure: bool,
-    /// Clusters behind the end of the file that can be counted, too.
+    /// Clusters behind the end of the file that count, too. What refers to them is wrong, but
+    /// nothing may be put there: it would be read as what was lost.
     pub(super) room: u64,
 }
 
@@ -115,6 +116,7 @@ impl<'a> Pass<'a> {
             recorder,
             beyond: false,
             mend: self.manner.mend,
+            past_end: self.manner.room > 0,
             empties: false,
             taken: &taken,
         };
@@ -148,6 +150,7 @@ impl<'a> Pass<'a> {
                     recorder,
                     beyond: false,
                     mend: Mend::No,
+                    past_end: self.manner.room > 0,
                     empties: false,
                     taken: &[],
                 };
@@ -247,6 +250,7 @@ impl<'a> Pass<'a> {
                 recorder,
                 beyond: false,
                 mend: Mend::No,
+                past_end: false,
                 empties: false,
                 taken: &[],
             };

@@ -260,7 +260,7 @@ impl Remedy {
         } else {
             Basis::Stored(self.fix)
         };
-        let view = View::new(basis, &counts, g);
+        let view = View::new(basis, &counts, g).growing(self.layout.end());
         quiet(|recorder| {
             let mut walk = Walk {
                 view: &view,
@@ -330,7 +330,12 @@ struct Segment<'s> {
 impl Segment<'_> {
     /// What the cluster's refcount is to be, as far as references go.
     fn value(&self, g: Geometry, cluster: u64) -> u64 {
-        let mut references = self.counts.get(cluster).references;
+        let end = self.remedy.layout.end().max(g.clusters);
+        let mut references = match cluster {
+            // What is referred to behind the file is wrong, unless the file grows.
+            behind if behind >= end => 0,
+            cluster => self.counts.get(cluster).references,
+        };
         references = references.saturating_add(self.remedy.layout.references(cluster));
         let anew = self.remedy.diagnosis.snapshots;
         if anew && (self.counting == Counting::After || self.remedy.diagnosis.rebuild) {
