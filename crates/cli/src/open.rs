@@ -205,8 +205,22 @@ pub(crate) fn format(name: &str, format: Option<&str>) -> Result<Option<Format>,
     parsed.map_err(|error| Failure::open(name, error))
 }
 
-/// Opens one file without its backing files; fails when it is not a readable image.
+/// Opens one file without its backing files; fails when it is not a readable image, or is
+/// encrypted and cannot be unlocked.
 pub(crate) fn one(tree: &mut Tree, gate: &FsGate, given: &Given<'_>) -> Result<NodeId, Failure> {
+    let id = metadata(tree, gate, given)?;
+    match tree.node(id).cipher() {
+        Ok(_) => Ok(id),
+        Err(error) => Err(Failure::open(given.text, reason(&error, &given.name))),
+    }
+}
+
+/// The same without a passphrase: for those who look at metadata alone.
+pub(crate) fn metadata(
+    tree: &mut Tree,
+    gate: &FsGate,
+    given: &Given<'_>,
+) -> Result<NodeId, Failure> {
     let format = self::format(given.text, given.format)?;
     let id = tree.add_one(gate, &given.name, format);
     let id = id.map_err(|error| Failure::open(given.text, reason(&error, &given.name)))?;
@@ -221,8 +235,24 @@ pub(crate) fn chain(tree: &mut Tree, gate: &FsGate, given: &Given<'_>) -> Result
     let format = self::format(given.text, given.format)?;
     let id = tree.add(gate, &given.name, format);
     let id = id.map_err(|error| Failure::open(given.text, reason(&error, &given.name)))?;
-    tree.chain(id)
-        .map_err(|error| broken_chain(tree, id, given.text, &error))
+    let chain = tree
+        .chain(id)
+        .map_err(|error| broken_chain(tree, id, given.text, &error))?;
+    unlocked(&chain, given.text)?;
+    Ok(chain)
+}
+
+/// Fails when an image of the chain is encrypted and cannot be unlocked.
+pub(crate) fn unlocked(chain: &Chain, name: &str) -> Result<(), Failure> {
+    let mut path = String::new();
+    for node in chain.layers() {
+        if let Err(error) = node.cipher() {
+            let why = reason(&error, &node.name);
+            return Err(Failure::open(name, format_args!("{path}{why}")));
+        }
+        path.push_str("Could not open backing file: ");
+    }
+    Ok(())
 }
 
 /// The same for a command that writes: a loop is a refusal then.

@@ -66,7 +66,7 @@ fn layers(options: &Options, tree: &mut Tree) -> Result<Vec<NodeId>, Failure> {
     let gate = options.input.gate()?;
     let given = options.input.given(&options.filename)?;
     if !options.backing_chain {
-        return Ok(vec![open::one(tree, &gate, &given)?]);
+        return Ok(vec![open::metadata(tree, &gate, &given)?]);
     }
     let name = given.text;
     let format = open::format(name, given.format)?;

@@ -3,7 +3,6 @@
 use super::size;
 use backchain::Result;
 use backchain::chain::{Locator, Node, Opening};
-use backchain::format::bytes::to_usize;
 use backchain::format::luks;
 use backchain::format::qcow2::{
     BitmapDirectoryEntry, Codec, CryptMethod, Extensions, SnapshotEntry, Version, autoclear,
@@ -46,18 +45,15 @@ impl<'a> Facts<'a> {
             qcow2,
             snapshots: Vec::new(),
             bitmaps: Vec::new(),
-            luks: None,
+            luks: node
+                .image()?
+                .luks(node.source.as_ref())?
+                .map(|area| area.header),
             distrusted_bitmaps: false,
         };
         if let Some(image) = qcow2 {
             let source = node.source.as_ref();
             facts.snapshots = image.snapshots(source)?;
-            if let Some(pointer) = image.head.extensions.get(Extensions::CRYPTO) {
-                let at = luks::HeaderPointer::from_bytes(pointer)?.offset;
-                let mut bytes = vec![0; to_usize(luks::HEADER_LEN)];
-                source.read_exact_at(at, &mut bytes)?;
-                facts.luks = Some(luks::Header::from_bytes(&bytes, at)?);
-            }
             if image.bitmaps_consistent() {
                 facts.bitmaps = image.bitmaps(source)?;
             } else {
@@ -150,10 +146,11 @@ impl<'a> Facts<'a> {
             let data = Value::Object(self.specific(image));
             set("format-specific", json!({"type": "qcow2", "data": data}));
         }
-        if self
-            .qcow2
-            .is_some_and(|image| image.head.header.crypt != CryptMethod::None)
-        {
+        if let (None, Some(header)) = (self.qcow2, &self.luks) {
+            let data = super::luks::facts(header, false);
+            set("format-specific", json!({"type": "luks", "data": data}));
+        }
+        if self.is_encrypted() {
             set("encrypted", json!(true));
         }
         if let Some(backing) = backing {
@@ -173,6 +170,11 @@ impl<'a> Facts<'a> {
             .image
             .as_ref()
             .map_or("raw", |image: &Image| image.format().name())
+    }
+
+    fn is_encrypted(&self) -> bool {
+        let image = self.node.image.as_ref().ok();
+        image.is_some_and(|image| image.encryption().is_some())
     }
 
     fn is_dirty(&self) -> bool {
@@ -232,10 +234,10 @@ impl<'a> Facts<'a> {
         writeln!(out, "file format: {}", bare.unwrap_or(self.format()))?;
         writeln!(out, "virtual size: {}", size(self.node.virtual_size()))?;
         writeln!(out, "disk size: {}", size::human(self.actual_size()))?;
+        if self.is_encrypted() {
+            writeln!(out, "encrypted: yes")?;
+        }
         if let Some(image) = self.qcow2 {
-            if image.head.header.crypt != CryptMethod::None {
-                writeln!(out, "encrypted: yes")?;
-            }
             writeln!(out, "cluster_size: {}", image.head.header.cluster.bytes())?;
         }
         if self.is_dirty() {
@@ -248,6 +250,11 @@ impl<'a> Facts<'a> {
         if let Some(image) = self.qcow2 {
             writeln!(out, "Format specific information:")?;
             specific_text(&self.specific(image), 1, out)?;
+        } else if let Some(header) = &self.luks
+            && let Value::Object(facts) = super::luks::facts(header, false)
+        {
+            writeln!(out, "Format specific information:")?;
+            specific_text(&facts, 1, out)?;
         }
         if bare.is_some() {
             return Ok(());

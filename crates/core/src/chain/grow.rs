@@ -194,11 +194,10 @@ impl Tree {
             unlocked: CipherCell::default(),
         };
         if let Some(id) = &node.opened.key_secret {
-            node.unlocked.give(
-                gate.secret(id).ok_or_else(|| {
-                    Error::new(ErrorKind::Locked, format!("No secret with id '{id}'"))
-                }),
-            );
+            node.unlocked.give(gate.secret(id).ok_or_else(|| {
+                let message = format!("No secret with id '{id}'");
+                Error::new(ErrorKind::Locked, message.as_str()).with_qemu(message.as_str())
+            }));
         }
         if node.wants_data_file() || node.opened.data_file.is_some() {
             let message = "the external data file was not opened";

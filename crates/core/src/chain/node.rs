@@ -166,7 +166,13 @@ impl Node {
             Some(Err(error)) => return Err(blame(error)),
             None => {
                 let message = "the image is encrypted and no passphrase was given";
-                return Err(Error::new(ErrorKind::Locked, message).about(&self.name));
+                let error = Error::new(ErrorKind::Locked, message).with_qemu(
+                    match self.image()?.format() {
+                        Format::Luks => "Parameter 'key-secret' is required for cipher",
+                        _ => "Parameter 'encrypt.key-secret' is required for cipher",
+                    },
+                );
+                return Err(error.about(&self.name));
             }
         };
         match self.derive(encryption, secret) {

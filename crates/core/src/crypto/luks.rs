@@ -124,7 +124,7 @@ impl LuksArea {
             }
         }
         let message = "Invalid password, cannot unlock any keyslot";
-        Err(Error::new(ErrorKind::Locked, message))
+        Err(Error::new(ErrorKind::Locked, message).with_qemu(message))
     }
 
     /// The master key, if `passphrase` opens this slot.
