@@ -133,8 +133,8 @@ fn volumes_of_every_kind_are_understood_by_qemu_and_read_as_it_wrote_them() {
                     digest_iterations: 1000,
                 };
                 let seed = Seed([tried; 32]);
-                let (_, mut bytes, _) =
-                    LuksArea::new(&options, b"correct horse", &seed).expect("a header");
+                let volume = LuksArea::create(&options, b"correct horse", &seed);
+                let mut bytes = volume.expect("a header").bytes;
                 bytes.resize(bytes.len() + SIZE, 0);
                 let name = "volume.luks";
                 std::fs::write(dir.path().join(name), bytes).expect("a small file");

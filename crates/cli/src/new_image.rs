@@ -3,6 +3,7 @@
 //! As there, they are looked at twice: numbers and switches when they are read, everything
 //! else when the image is made.
 
+mod encrypt;
 mod keys;
 
 use crate::failure::Failure;
@@ -90,6 +91,12 @@ impl NewImage {
         Ok(())
     }
 
+    /// The keys that were given.
+    fn given(&self) -> impl Iterator<Item = &str> {
+        let given = self.values.iter().filter(|(_, value)| value.is_some());
+        given.map(|(key, _)| key.name)
+    }
+
     fn value(&self, key: &str) -> Option<&Value> {
         let found = self.values.iter().find(|(known, _)| known.name == key);
         found.and_then(|(_, value)| value.as_ref())
@@ -123,6 +130,12 @@ impl NewImage {
         if self.format == Format::Raw {
             let invalid = || format!("invalid parameter value: {}", preallocation.unwrap_or(""));
             options.preallocation = mode.unwrap_or_default_of(invalid)?;
+            return Ok(options);
+        }
+        if self.format == Format::Luks {
+            // QEMU takes a mode it does not have for none.
+            options.preallocation = mode.flatten().unwrap_or_default();
+            self.check_encryption()?;
             return Ok(options);
         }
         let not_accepted = |name: &str, value: Option<&str>| {
@@ -160,24 +173,11 @@ impl NewImage {
         }
         options.data_file = self.text("data_file").map(str::to_owned);
         options.data_file_raw = self.is_on("data_file_raw");
-        self.unsupported()?;
+        self.check_encryption()?;
         if options.backing_format.is_some() && options.backing_name.is_none() {
             return Err("Backing format cannot be used without backing file".to_owned());
         }
         Ok(options)
-    }
-
-    /// Fails when something is asked for that is not there yet.
-    fn unsupported(&self) -> Result<(), String> {
-        let asked = |(key, value): &&(&Key, Option<Value>)| {
-            let name = key.name;
-            let wanted = name.starts_with("encrypt.");
-            value.is_some() && wanted || name == "encryption" && self.is_on(name)
-        };
-        match self.values.iter().find(asked) {
-            Some((key, _)) => Err(format!("the option '{}' is not supported yet", key.name)),
-            None => Ok(()),
-        }
     }
 
     /// The line that `create` prints; `size` in bytes as it was given.

@@ -6,6 +6,7 @@
 //! - [`compare()`] compares two chains with several threads.
 //! - [`execute`] carries out a plan with several threads.
 //! - [`share_out`] lends a plan several threads for work of its own.
+//! - [`stretch`] measures what a passphrase costs, for new LUKS headers.
 //! - [`interrupt`] turns Ctrl-C into a stop between two steps.
 
 mod compare;
@@ -15,6 +16,7 @@ mod file;
 mod gate;
 pub mod interrupt;
 mod lock;
+pub mod stretch;
 
 pub use compare::{CompareOptions, compare};
 pub use crew::share_out;
@@ -22,3 +24,4 @@ pub use executor::{Durability, Options, Progress, Report, execute, execute_steps
 pub use file::NativeFile;
 pub use gate::{Beside, FsGate, GateOptions, find_beside};
 pub use lock::{Conflict, Locks, Permissions};
+pub use stretch::seed;

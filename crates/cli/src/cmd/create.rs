@@ -64,8 +64,11 @@ pub(crate) fn run(options: &Options) -> Outcome {
         ("backing_fmt", &options.backing_format, "file format"),
     ] {
         let Some(value) = value else { continue };
-        if new.format == Format::Raw {
-            let message = format!("Backing {what} not supported for file format 'raw'");
+        if new.format != Format::Qcow2 {
+            let message = format!(
+                "Backing {what} not supported for file format '{}'",
+                new.format
+            );
             return Err(fail(message));
         }
         new.set(key, value).map_err(fail)?;
@@ -90,11 +93,12 @@ pub(crate) fn run(options: &Options) -> Outcome {
         writeln!(out, "{}", new.formatting(name, size))?;
         out.flush()?;
     }
-    let create = CreateOptions {
+    let mut create = CreateOptions {
         size: round_size(size),
         beyond_qemu: options.beyond_qemu,
         ..new.options().map_err(fail)?
     };
+    create.encryption = new.encryption(&gate).map_err(fail)?;
     new_image::not_an_input(&mut tree, name)?;
     if let Some(data) = new.text("data_file") {
         new_image::not_an_input(&mut tree, data)?;

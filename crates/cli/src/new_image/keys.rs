@@ -108,10 +108,27 @@ const QCOW2: &[Key] = &[
     EXTENT_SIZE_HINT,
 ];
 
+#[rustfmt::skip]
+const LUKS: &[Key] = &[
+    SIZE,
+    key("key-secret", Text, "", "ID of the secret that provides the keyslot passphrase"),
+    key("cipher-alg", Text, "", "Name of encryption cipher algorithm"),
+    key("cipher-mode", Text, "", "Name of encryption cipher mode"),
+    key("ivgen-alg", Text, "", "Name of IV generator algorithm"),
+    key("ivgen-hash-alg", Text, "", "Name of IV generator hash algorithm"),
+    key("hash-alg", Text, "", "Name of encryption hash algorithm"),
+    key("iter-time", Number, "", "Time to spend in PBKDF in milliseconds"),
+    key("detached-header", Switch, "", "Create a detached LUKS header"),
+    NOCOW,
+    file("preallocation", Text, "Preallocation mode (allowed values: off, falloc, full)"),
+    EXTENT_SIZE_HINT,
+];
+
 /// The keys for new images of a format.
 pub(super) fn keys(format: Format) -> &'static [Key] {
     match format {
         Format::Qcow2 => QCOW2,
+        Format::Luks => LUKS,
         _ => RAW,
     }
 }

@@ -11,6 +11,7 @@ use backchain_format::luks::{
     SLOTS, STRIPES,
 };
 use std::fmt;
+use std::sync::Arc;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// The key that encrypts the data of a volume; passphrases only encrypt this key.
@@ -93,6 +94,36 @@ pub struct LuksOptions {
     pub digest_iterations: u32,
 }
 
+/// A volume that is just being made: everything up to its payload, and the key.
+#[derive(Debug, Clone)]
+pub struct Volume {
+    /// The header, at 0.
+    pub area: LuksArea,
+    /// Header and key material as stored.
+    pub bytes: Vec<u8>,
+    /// The cipher of its data.
+    pub cipher: Arc<Cipher>,
+}
+
+impl Volume {
+    /// Header and key material up to the last byte that is not zero.
+    pub fn used(&self) -> &[u8] {
+        let end = self.bytes.iter().rposition(|&byte| byte != 0);
+        self.bytes
+            .get(..end.map_or(0, |at| at + 1))
+            .unwrap_or_default()
+    }
+}
+
+impl PartialEq for Volume {
+    fn eq(&self, other: &Self) -> bool {
+        // The key is in there.
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Volume {}
+
 /// A LUKS header with its key material, somewhere in a file.
 #[derive(Debug, Clone)]
 pub struct LuksArea {
@@ -154,12 +185,8 @@ impl LuksArea {
         Ok((digest == header.digest).then_some(MasterKey(key)))
     }
 
-    /// A new volume: the bytes of header and key material, up to the payload, and its key.
-    pub fn new(
-        options: &LuksOptions,
-        passphrase: &[u8],
-        seed: &Seed,
-    ) -> Result<(Self, Vec<u8>, MasterKey)> {
+    /// A new volume that `passphrase` opens.
+    pub fn create(options: &LuksOptions, passphrase: &[u8], seed: &Seed) -> Result<Volume> {
         let mut random = Random::new(seed)?;
         let cipher = options.cipher;
         cipher.check()?;
@@ -195,7 +222,12 @@ impl LuksArea {
         if let Some(place) = bytes.get_mut(start..start + material.len()) {
             place.copy_from_slice(&material);
         }
-        Ok((area, bytes, key))
+        let cipher = Arc::new(key.cipher(cipher)?);
+        Ok(Volume {
+            area,
+            bytes,
+            cipher,
+        })
     }
 
     /// Puts the master key into slot `number` under `passphrase`. Returns the key material and
@@ -291,18 +323,18 @@ mod tests {
             ("serpent", "ecb-plain64", 16, HashName::Sha384),
         ]) {
             let options = options(cipher, mode, key, hash);
-            let (_, bytes, master) =
-                LuksArea::new(&options, b"right", &Seed([number; 32])).unwrap();
+            let volume = LuksArea::create(&options, b"right", &Seed([number; 32])).unwrap();
+            let bytes = volume.bytes;
             let area = LuksArea::read(&bytes, 0).unwrap();
             let (slot, found) = area.unlock(&bytes, b"right").unwrap();
-            assert_eq!((slot, &*found.0), (0, &*master.0));
+            assert_eq!(slot, 0);
             let error = area.unlock(&bytes, b"wrong").unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Locked);
 
             let cipher = found.cipher(area.header.cipher).unwrap();
             let plain: Vec<u8> = (0..2048u32).map(|n| n.to_le_bytes()[0]).collect();
             let mut data = plain.clone();
-            cipher.encrypt(1 << 41, &mut data);
+            volume.cipher.encrypt(1 << 41, &mut data);
             assert_ne!(data, plain);
             let mut part = [0; 700];
             cipher.read(&data, 300, (1 << 41) + 300, &mut part).unwrap();
@@ -316,11 +348,12 @@ mod tests {
     #[test]
     fn everything_random_comes_from_the_seed() {
         let options = options("aes", "xts-plain64", 32, HashName::Sha256);
-        let make = |seed| LuksArea::new(&options, b"x", &Seed([seed; 32])).unwrap();
-        let ((a, bytes, _), (_, again, _), (b, _, _)) = (make(1), make(1), make(2));
-        assert_eq!(bytes, again);
-        assert_ne!(a.header.uuid, b.header.uuid);
-        assert_ne!(a.header.digest_salt, b.header.digest_salt);
-        assert_ne!(a.header.slots[0].salt, b.header.slots[0].salt);
+        let make = |seed| LuksArea::create(&options, b"x", &Seed([seed; 32])).unwrap();
+        let (first, again, other) = (make(1), make(1), make(2));
+        assert_eq!(first, again);
+        let (a, b) = (first.area.header, other.area.header);
+        assert_ne!(a.uuid, b.uuid);
+        assert_ne!(a.digest_salt, b.digest_salt);
+        assert_ne!(a.slots[0].salt, b.slots[0].salt);
     }
 }

@@ -11,4 +11,4 @@ mod split;
 
 pub use cipher::{Cipher, SECTOR};
 pub use hash::pbkdf2;
-pub use luks::{LuksArea, LuksOptions, MasterKey, Seed};
+pub use luks::{LuksArea, LuksOptions, MasterKey, Seed, Volume};

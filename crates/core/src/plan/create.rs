@@ -3,8 +3,9 @@
 use super::create_blank::{Blank, data_id};
 use super::info::InfoBuilder;
 use super::link::backing_for;
-use super::{CreateOptions, Fixed, Plan, Preallocation, Stage, Step, guard};
+use super::{CreateOptions, Fixed, MetadataKind, Plan, Preallocation, Stage, Step, guard};
 use crate::chain::{Node, NodeId, Tree};
+use crate::crypto::Volume;
 use crate::error::{Error, ErrorKind, Result};
 use backchain_format::bytes::align_up;
 use backchain_format::qcow2::Backing;
@@ -52,6 +53,8 @@ pub(super) fn plan_create(
             ));
         }
         stages.push(Box::new(Fixed(raw_steps(id, size, options.preallocation)?)));
+    } else if options.format == Format::Luks {
+        stages.push(Box::new(Fixed(luks_steps(id, size, options)?)));
     } else {
         let blank = Blank::new(options, size, link)?;
         if let Some(path) = blank.data_path(name)? {
@@ -93,6 +96,47 @@ pub(super) fn raw_steps(to: NodeId, size: u64, preallocation: Preallocation) -> 
         steps.push(allocate(first, size, false));
     }
     Ok(steps)
+}
+
+/// The steps that make the empty file `to` a LUKS volume with a disk of `size` bytes.
+pub(super) fn luks_steps(to: NodeId, size: u64, options: &CreateOptions) -> Result<Vec<Step>> {
+    let volume = luks_volume(options)?;
+    let payload = volume.area.header.payload_offset;
+    let len = payload.checked_add(size).filter(|&len| len < 1 << 63);
+    let len =
+        len.ok_or_else(|| Error::new(ErrorKind::Invalid, "The requested file size is too large"))?;
+    let header = Step::Write {
+        to,
+        dst: HostOffset(0),
+        kind: MetadataKind::CryptoHeader,
+        // Slots that are not used stay holes.
+        bytes: volume.used().to_vec(),
+    };
+    let mut steps = vec![Step::SetLen { to, len }, header];
+    if len > payload {
+        steps.extend(match options.preallocation {
+            Preallocation::Off => None,
+            Preallocation::Metadata => {
+                let message = "Unsupported preallocation mode: metadata";
+                return Err(Error::new(ErrorKind::Invalid, message));
+            }
+            mode => Some(Step::Allocate {
+                to,
+                dst: HostOffset(payload),
+                len: len - payload,
+                write: mode == Preallocation::Full,
+            }),
+        });
+    }
+    Ok(steps)
+}
+
+/// The header that a new LUKS volume is to have.
+pub(super) fn luks_volume(options: &CreateOptions) -> Result<&Volume> {
+    options
+        .encryption
+        .as_deref()
+        .ok_or_else(|| Error::new(ErrorKind::Invalid, "a LUKS volume needs a passphrase"))
 }
 
 /// As QEMU does, the first block of a raw image is written: only where there is data can a

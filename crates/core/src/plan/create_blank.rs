@@ -6,10 +6,12 @@
 
 use super::{CreateOptions, MetadataKind, Preallocation, Stage, Step, StepQueue};
 use crate::chain::{CipherCell, Fingerprint, FormatOrigin, Locator, Node, NodeId, Opening};
+use crate::crypto::Volume;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::source::{ReadAt, Source, Zeros};
 use backchain_format::bytes::{to_u64, to_usize};
+use backchain_format::luks::HeaderPointer;
 use backchain_format::qcow2::{
     Backing, ClusterSize, Codec, CryptMethod, Extension, Extensions, FeatureNames, Head, Header,
     L1Entry, L2Entry, L2Kind, L2Layout, MAX_L1_BYTES, MAX_REFCOUNT_TABLE_BYTES, RefcountBlock,
@@ -29,6 +31,7 @@ pub(super) struct Blank {
     layout: Layout,
     preallocation: Preallocation,
     data_file: Option<String>,
+    encryption: Option<Arc<Volume>>,
 }
 
 /// Where everything is, in clusters.
@@ -37,6 +40,8 @@ struct Layout {
     refcount_table: u64,
     blocks: u64,
     l1: u64,
+    /// The LUKS header and its key material.
+    crypto: u64,
     /// L2 tables; none unless the image is preallocated.
     tables: u64,
     /// Clusters for the guest's data.
@@ -52,8 +57,12 @@ impl Layout {
         self.first_block() + self.blocks
     }
 
-    fn first_table(&self) -> u64 {
+    fn first_crypto(&self) -> u64 {
         self.first_l1() + self.l1
+    }
+
+    fn first_table(&self) -> u64 {
+        self.first_crypto() + self.crypto
     }
 
     fn first_data(&self) -> u64 {
@@ -88,7 +97,8 @@ impl Blank {
         if header.l1_entries_for(size) * L1Entry::LEN > limit {
             return Err(too_large());
         }
-        Self::lay_out(header, backing, preallocation, data_file)
+        let encryption = options.encryption.clone();
+        Self::lay_out(header, backing, preallocation, data_file, encryption)
     }
 
     fn lay_out(
@@ -96,6 +106,7 @@ impl Blank {
         backing: Option<Backing>,
         preallocation: Preallocation,
         data_file: Option<String>,
+        encryption: Option<Arc<Volume>>,
     ) -> Result<Self> {
         let cluster = header.cluster;
         let entries = header.l1_entries_for(header.size);
@@ -103,6 +114,9 @@ impl Blank {
             refcount_table: 1,
             blocks: 1,
             l1: cluster.clusters(entries * L1Entry::LEN),
+            crypto: encryption
+                .as_ref()
+                .map_or(0, |volume| cluster.clusters(to_u64(volume.bytes.len()))),
             tables: 0,
             data: 0,
         };
@@ -134,6 +148,14 @@ impl Blank {
             let (kind, data) = (Extensions::DATA_FILE, name.as_bytes().to_vec());
             extensions.0.push(Extension { kind, data });
         }
+        if let Some(volume) = &encryption {
+            let pointer = HeaderPointer {
+                offset: layout.first_crypto() << cluster.bits(),
+                len: to_u64(volume.bytes.len()),
+            };
+            let (kind, data) = (Extensions::CRYPTO, pointer.to_bytes());
+            extensions.0.push(Extension { kind, data });
+        }
         // Clusters of 512 bytes have no room for names of features beside that of a backing
         // file, which may come later.
         if header.version == Version::V3 && cluster.bytes() > 512 {
@@ -154,6 +176,7 @@ impl Blank {
             layout,
             preallocation,
             data_file,
+            encryption,
         })
     }
 
@@ -233,8 +256,14 @@ impl Blank {
             }
             None => None,
         };
+        let cipher = self.encryption.as_ref().map(|v| Arc::clone(&v.cipher));
         let node = new_node(id, name, Format::Qcow2, Arc::new(self))?;
-        Ok(Arc::new(Node { data, ..node }))
+        let unlocked = CipherCell::of(cipher);
+        Ok(Arc::new(Node {
+            data,
+            unlocked,
+            ..node
+        }))
     }
 
     /// What kind of metadata the host cluster `number` holds, and the number of the first
@@ -245,7 +274,8 @@ impl Blank {
             (MetadataKind::Header, 1),
             (MetadataKind::RefcountTable, layout.first_block()),
             (MetadataKind::RefcountBlock, layout.first_l1()),
-            (MetadataKind::L1, layout.first_table()),
+            (MetadataKind::L1, layout.first_crypto()),
+            (MetadataKind::CryptoHeader, layout.first_table()),
             (MetadataKind::L2, layout.first_data()),
         ]
         .into_iter()
@@ -303,6 +333,14 @@ impl Blank {
                     (table < layout.tables).then(|| entry.to_bits())
                 });
             }
+            MetadataKind::CryptoHeader => {
+                let at = to_usize((number - layout.first_crypto()) << cluster.bits());
+                let volume = self.encryption.as_ref();
+                let rest = volume.and_then(|volume| volume.bytes.get(at..));
+                for (byte, value) in bytes.iter_mut().zip(rest.unwrap_or_default()) {
+                    *byte = *value;
+                }
+            }
             _ => {
                 let entries = self.l2_layout();
                 let clusters = cluster.clusters(self.head.header.size);
@@ -335,7 +373,7 @@ pub(super) fn data_id(id: NodeId) -> NodeId {
 }
 
 /// The node of a file that is not there yet.
-fn new_node(id: NodeId, name: &str, format: Format, source: Source) -> Result<Node> {
+pub(super) fn new_node(id: NodeId, name: &str, format: Format, source: Source) -> Result<Node> {
     Ok(Node {
         id,
         name: name.to_owned(),
@@ -429,7 +467,10 @@ fn header(options: &CreateOptions, size: u64, has_backing: bool) -> Result<Heade
         backing_name: None,
         cluster,
         size,
-        crypt: CryptMethod::None,
+        crypt: match options.encryption {
+            Some(_) => CryptMethod::Luks,
+            None => CryptMethod::None,
+        },
         l1_table: HostOffset(0),
         l1_entries: 0,
         refcount_table: HostOffset(cluster.bytes()),

@@ -3,10 +3,12 @@
 use super::convert_zeros::Zeros;
 use crate::chain::NodeId;
 use crate::check::Fix;
+use crate::crypto::Volume;
 use crate::image::SnapshotQuery;
 use backchain_format::Format;
 use backchain_format::qcow2::Codec;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// A change to one or more images of a tree. Layers are named by their numbers in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -318,6 +320,10 @@ pub struct CreateOptions {
     pub codec: Codec,
     /// What of the guest's data gets its place at once.
     pub preallocation: Preallocation,
+    /// The LUKS header and the key of an encrypted image. Keys are not written anywhere but
+    /// there.
+    #[serde(skip)]
+    pub encryption: Option<Arc<Volume>>,
     /// The external data file: its path as seen from the working directory, recorded as it is.
     /// It is made with the image.
     pub data_file: Option<String>,
@@ -345,6 +351,7 @@ impl Default for CreateOptions {
             lazy_refcounts: false,
             codec: Codec::Zlib,
             preallocation: Preallocation::Off,
+            encryption: None,
             data_file: None,
             data_file_raw: false,
             backing_name: None,

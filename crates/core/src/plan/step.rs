@@ -227,6 +227,8 @@ pub enum MetadataKind {
     RefcountBlock,
     /// Bitmap directory, tables and bits.
     Bitmap,
+    /// LUKS header and key material.
+    CryptoHeader,
     /// The table of internal snapshots.
     SnapshotTable,
     /// Compressed clusters: the guest's data, packed by the planner.
