@@ -129,6 +129,10 @@ fn safe(
             let named = format!("Could not open '{path}': ");
             return Err(unopened(why.strip_prefix(&named).unwrap_or(why).to_owned()));
         }
+        for node in tree.chain(id).iter().flat_map(|chain| chain.layers()) {
+            node.cipher()
+                .map_err(|error| unopened(open::reason(&error, &node.name)))?;
+        }
         base = Some(id);
     }
     Ok(Operation::Rebase {

@@ -6,7 +6,7 @@ use super::name::{self, Backing, File, Opening};
 use super::node::{CipherCell, Fingerprint, FormatOrigin, Link, Node, NodeId};
 use super::tree::{Tree, index};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::Image;
+use crate::image::{Encryption, Image};
 use crate::source::{Zeros, read_padded};
 use backchain_format::probe::PROBE_BYTES;
 use backchain_format::qcow2::Extensions;
@@ -176,7 +176,8 @@ impl Tree {
                 }),
                 None if self.damaged => Image::open_damaged(source.as_ref(), format),
                 None => Image::open(source.as_ref(), format),
-            });
+            })
+            .and_then(|image| encrypted_as_said(image, opening.key_format.as_deref()));
         let id = NodeId(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
         let mut node = Node {
             id,
@@ -208,6 +209,25 @@ impl Tree {
         self.nodes.push(Arc::new(node));
         Ok(id)
     }
+}
+
+/// Fails when an image is not encrypted the way the options say.
+fn encrypted_as_said(image: Image, said: Option<&str>) -> Result<Image> {
+    let found = match image.encryption() {
+        None => None,
+        Some(Encryption::Aes) => Some("aes"),
+        Some(Encryption::Luks) => Some("luks"),
+    };
+    let message = match (said, found) {
+        (Some(said), Some(found)) if said != found => {
+            format!("Header reported '{found}' encryption format but options specify '{said}'")
+        }
+        (Some(said), None) => {
+            format!("No encryption in image header, but options specified format '{said}'")
+        }
+        _ => return Ok(image),
+    };
+    Err(Error::new(ErrorKind::Invalid, message.as_str()).with_qemu(message.as_str()))
 }
 
 /// The backing link of a node of which nothing but the header was read.

@@ -111,10 +111,11 @@ impl Map {
         let extent = extent.slice(extent.start, self.end - extent.start);
         let mut entry = self.entry(&extent);
         match extent.place {
+            Place::Data { .. } if self.is_encrypted(entry.depth) => entry.offset = None,
             Place::Data { host } if self.is_preallocated(entry.depth)? => {
                 (entry.length, entry.zero) = self.holes(entry.depth, host.0, extent.len)?;
             }
-            Place::Unallocated | Place::BeyondEnd => {
+            Place::Unallocated | Place::BeyondEnd if !self.is_encrypted(entry.depth) => {
                 let layer = self.layers.get_mut(entry.depth);
                 if let Some(kept) = layer.and_then(|layer| layer.kept.as_mut()) {
                     (entry.length, entry.offset) = kept.piece(extent.start, extent.len)?;
@@ -126,6 +127,13 @@ impl Map {
             self.rest = Some(extent.slice(entry.end(), extent.end() - entry.end()));
         }
         Ok(Some(entry))
+    }
+
+    /// Whether what a layer's file holds is something else than what the guest reads there.
+    fn is_encrypted(&self, depth: usize) -> bool {
+        let layer = self.layers.get(depth);
+        let image = layer.and_then(|layer| layer.node.image.as_ref().ok());
+        image.is_some_and(|image| image.encryption().is_some())
     }
 
     fn entry(&self, extent: &ChainExtent) -> MapEntry {
@@ -151,6 +159,7 @@ impl Map {
             }
             Place::Zero { host } => {
                 entry.zero = true;
+                let host = host.filter(|_| !self.is_encrypted(entry.depth));
                 entry.offset = host.map(|h| h.0);
             }
             // QEMU names the layer above the one that is too short.

@@ -87,7 +87,9 @@ impl Header {
         };
         Self::validate(&raw).map_err(|mut error| {
             error.offset = error.offset.saturating_add(at);
-            error
+            // They are QEMU's words, but for the place.
+            let words = error.message.clone();
+            error.as_qemu(words)
         })
     }
 
@@ -102,11 +104,8 @@ impl Header {
         let name = text(&raw.cipher, 8, "LUKS header cipher name")?;
         let mode = text(&raw.mode, 40, "LUKS header cipher mode")?;
         let hash = text(&raw.hash, 72, "LUKS header hash spec")?;
-        let cipher = CipherSpec::parse(&name, &mode, raw.key_bytes.get())?;
-        let hash = hash.parse().map_err(|()| {
-            FormatError::unsupported(72, format!("Hash algorithm '{hash}' is not supported"))
-        })?;
-        iterations(raw.digest_iterations.get(), 164, "the master key digest")?;
+        let digest = "LUKS key";
+        iterations(raw.digest_iterations.get(), 164, digest)?;
         let mut slots = Vec::with_capacity(SLOTS);
         for (number, slot) in raw.slots.iter().enumerate() {
             slots.push(slot_from(slot, number)?);
@@ -117,51 +116,28 @@ impl Header {
                 "a LUKS header has eight key slots",
             ));
         };
-        let header = Self {
+        let payload_offset = u64::from(raw.payload_offset.get()) * SECTOR;
+        check_places(&slots, material_len(raw.key_bytes.get()), payload_offset)?;
+        let cipher = CipherSpec::parse(&name, &mode, raw.key_bytes.get())?;
+        let hash = hash.parse().map_err(|()| {
+            FormatError::unsupported(72, format!("Hash algorithm '{hash}' not supported"))
+        })?;
+        Ok(Self {
             cipher,
             hash,
-            payload_offset: u64::from(raw.payload_offset.get()) * SECTOR,
+            payload_offset,
             digest: raw.digest,
             digest_salt: raw.digest_salt,
             digest_iterations: raw.digest_iterations.get(),
             // Only shown: what is not text is not worth refusing the image.
             uuid: until_nul(&raw.uuid),
             slots,
-        };
-        header.check_places()?;
-        Ok(header)
-    }
-
-    /// Key material must be behind the header, before the payload, and each in its own place.
-    fn check_places(&self) -> Result<(), FormatError> {
-        let len = self.key_material_len();
-        for (number, slot) in self.slots.iter().enumerate() {
-            let at = slot_at(number) + 40;
-            let start = slot.key_offset;
-            if start < HEADER_LEN.next_multiple_of(SECTOR) {
-                let message = format!("Keyslot {number} is overlapping with the LUKS header");
-                return Err(FormatError::corrupt(at, message));
-            }
-            // A payload offset of 0 is a detached header, whose payload is elsewhere.
-            if self.payload_offset != 0 && start + len > self.payload_offset {
-                let message = format!("Keyslot {number} is overlapping with the encrypted payload");
-                return Err(FormatError::corrupt(at, message));
-            }
-            for (other, slot) in self.slots.iter().enumerate().skip(number + 1) {
-                if start < slot.key_offset + len && slot.key_offset < start + len {
-                    let message =
-                        format!("Keyslots {number} and {other} are overlapping in the header");
-                    return Err(FormatError::corrupt(at, message));
-                }
-            }
-        }
-        Ok(())
+        })
     }
 
     /// Bytes of the key material of one slot, whole sectors.
     pub fn key_material_len(&self) -> u64 {
-        let bytes = to_u64(self.cipher.key_len()) * u64::from(STRIPES);
-        bytes.next_multiple_of(SECTOR)
+        material_len(u32::try_from(self.cipher.key_len()).unwrap_or(u32::MAX))
     }
 
     /// The header as stored.
@@ -189,6 +165,36 @@ impl Header {
         };
         raw.as_bytes().to_vec()
     }
+}
+
+/// Bytes of the key material of a slot for keys of `key_bytes` bytes, whole sectors.
+fn material_len(key_bytes: u32) -> u64 {
+    (u64::from(key_bytes) * u64::from(STRIPES)).next_multiple_of(SECTOR)
+}
+
+/// Key material must be behind the header, before the payload, and each in its own place.
+fn check_places(slots: &[KeySlot; SLOTS], len: u64, payload: u64) -> Result<(), FormatError> {
+    for (number, slot) in slots.iter().enumerate() {
+        let at = slot_at(number) + 40;
+        let start = slot.key_offset;
+        if start < HEADER_LEN.next_multiple_of(SECTOR) {
+            let message = format!("Keyslot {number} is overlapping with the LUKS header");
+            return Err(FormatError::corrupt(at, message));
+        }
+        // A payload offset of 0 is a detached header, whose payload is elsewhere.
+        if payload != 0 && start + len > payload {
+            let message = format!("Keyslot {number} is overlapping with the encrypted payload");
+            return Err(FormatError::corrupt(at, message));
+        }
+        for (other, slot) in slots.iter().enumerate().skip(number + 1) {
+            if start < slot.key_offset + len && slot.key_offset < start + len {
+                let message =
+                    format!("Keyslots {number} and {other} are overlapping in the header");
+                return Err(FormatError::corrupt(at, message));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn slot_at(number: usize) -> u64 {
@@ -226,7 +232,7 @@ fn slot_from(raw: &RawSlot, number: usize) -> Result<KeySlot, FormatError> {
 
 fn iterations(count: u32, at: u64, what: &str) -> Result<(), FormatError> {
     if count == 0 {
-        let message = format!("{what} has an iteration count of zero");
+        let message = format!("{what} iteration count is zero");
         return Err(FormatError::corrupt(at, message));
     }
     if count > MAX_ITERATIONS {

@@ -217,21 +217,15 @@ impl CipherSpec {
             Some((iv, hash)) => (iv, Some(hash)),
             None => (iv, None),
         };
-        let mode = name.parse().map_err(|()| {
-            unsupported(
-                40,
-                format!("Algorithm '{name}' for cipher mode not supported"),
-            )
-        })?;
-        let iv: IvGenerator = iv.parse().map_err(|()| {
-            unsupported(
-                40,
-                format!("Algorithm '{iv}' for IV generator not supported"),
-            )
-        })?;
+        let mode = name
+            .parse()
+            .map_err(|()| unsupported(40, format!("Cipher mode '{name}' not supported")))?;
+        let iv: IvGenerator = iv
+            .parse()
+            .map_err(|()| unsupported(40, format!("IV generator '{iv}' not supported")))?;
         let iv_hash = match (iv, hash) {
             (IvGenerator::Essiv, Some(hash)) => {
-                let message = format!("Hash algorithm '{hash}' is not supported");
+                let message = format!("Hash algorithm '{hash}' not supported");
                 Some(hash.parse().map_err(|()| unsupported(40, message))?)
             }
             (IvGenerator::Essiv, None) => {
@@ -247,8 +241,10 @@ impl CipherSpec {
         let algorithm =
             Algorithm::find(cipher, len / halves).filter(|_| len.is_multiple_of(halves));
         let Some(algorithm) = algorithm else {
-            let message =
-                format!("Algorithm '{cipher}' with key size {key_bytes} bytes not supported");
+            let message = format!(
+                "Algorithm '{cipher}' with key size {} bytes not supported",
+                len / halves
+            );
             return Err(unsupported(8, message));
         };
         let spec = Self {

@@ -1,5 +1,6 @@
 //! The drivers that open local files, and their options.
 
+use super::Opening;
 use super::json::Options;
 use super::{Backing, File, Window, no_device};
 use crate::error::{Error, ErrorKind, Result};
@@ -204,7 +205,7 @@ pub(super) fn backing(options: &mut Options) -> Backing {
 
 /// Takes out what qcow2 has besides, none of which changes what is read; and the name of the
 /// passphrase.
-pub(super) fn qcow2(options: &mut Options, key_secret: &mut Option<String>) -> Result<()> {
+pub(super) fn qcow2(options: &mut Options, opening: &mut Opening) -> Result<()> {
     for option in [
         "lazy-refcounts",
         "pass-discard-request",
@@ -245,9 +246,9 @@ pub(super) fn qcow2(options: &mut Options, key_secret: &mut Option<String>) -> R
             return Err(Error::new(ErrorKind::Invalid, message));
         }
     }
-    options.take("encrypt.format");
+    opening.key_format = options.take_string("encrypt.format");
     if let Some(secret) = options.take_string("encrypt.key-secret") {
-        *key_secret = Some(secret);
+        opening.key_secret = Some(secret);
     }
     Ok(())
 }

@@ -35,6 +35,8 @@ pub struct Opening {
     pub data_file: Option<String>,
     /// The name of the passphrase (see [`super::Gate::secret`]).
     pub key_secret: Option<String>,
+    /// How the image has to be encrypted: an error when it is not.
+    pub key_format: Option<String>,
     /// QEMU's name for it where that is not the path of the file.
     pub shown: Option<String>,
     /// An option that only qcow2 has: an error when the image turns out to be something else.
@@ -113,6 +115,7 @@ impl Opening {
             backing: Backing::Header,
             data_file: None,
             key_secret: None,
+            key_format: None,
             shown: None,
             only_qcow2: None,
         }
@@ -246,7 +249,7 @@ impl Opening {
                     }
                 }
             }
-            driver::qcow2(&mut options, &mut opening.key_secret)?;
+            driver::qcow2(&mut options, &mut opening)?;
             opening.only_qcow2 = before.filter(|first| !options.has(first));
         }
         let name = format.map_or("raw", Format::name);
