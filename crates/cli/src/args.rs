@@ -120,7 +120,11 @@ pub(crate) fn parse() -> Result<Command, ExitCode> {
             Words::Usage(message) => mistake(program, &name, &message),
             Words::Failure(message) => {
                 output::complain(&message);
-                ExitCode::from(code::FAILED)
+                ExitCode::from(if name == "compare" {
+                    code::NOT_COMPARED
+                } else {
+                    code::FAILED
+                })
             }
         }),
     }
