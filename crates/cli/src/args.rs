@@ -59,6 +59,9 @@ pub(crate) enum Command {
     Remove(cmd::remove::Options),
     Snapshot(cmd::snapshot::Options),
     Convert(cmd::convert::Options),
+    Dd(cmd::dd::Options),
+    Measure(cmd::measure::Options),
+    Bench(cmd::bench::Options),
     Completions(cmd::generate::Completions),
     Man(cmd::generate::Man),
 }

@@ -19,6 +19,7 @@ pub mod image;
 mod inflate;
 pub mod inspect;
 mod map;
+pub mod measure;
 pub mod plan;
 pub mod source;
 

@@ -287,6 +287,16 @@ impl Pick {
         } else if create.format == Format::Raw {
             view = sectors(view);
         }
+        let mut convert = self.convert_options(compress);
+        if !several && backing.is_none() && self.options % 3 == 1 {
+            // Any part, odd or not, up to the end or behind it.
+            let start = (self.base * 700).min(to_u64(view.len()));
+            let len = (self.layer * 900).min(to_u64(view.len()) - start);
+            convert.window = Some((start, self.layer * 900));
+            view = sectors(view[to_usize(start)..to_usize(start + len)].to_vec());
+            let size = (self.layer * 900).next_multiple_of(512);
+            view.resize(to_usize(size), 0);
+        }
         let mut op = Op::new(Operation::Convert {
             sources: sources.into_iter().map(id).collect(),
             target: Target::New {
@@ -294,7 +304,7 @@ impl Pick {
                 options: create,
                 backing: backing.map(id),
             },
-            options: self.convert_options(compress),
+            options: convert,
         });
         op.made = Some((view, backing));
         Some(op)
@@ -349,6 +359,7 @@ impl Pick {
             compress,
             salvage: self.options.is_multiple_of(11),
             snapshot: None,
+            window: None,
         }
     }
 

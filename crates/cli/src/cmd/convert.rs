@@ -216,6 +216,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let snapshot = snapshot(options, &tree, &chains)?;
     let convert = ConvertOptions {
         snapshot,
+        window: None,
         zeros: match sparse {
             _ if options.copy_range_offloading => Zeros::Known,
             None => Zeros::USUAL,

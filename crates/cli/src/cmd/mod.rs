@@ -1,6 +1,7 @@
 //! One module for each command.
 
 pub(crate) mod amend;
+pub(crate) mod bench;
 pub(crate) mod bitmap;
 pub(crate) mod blockcommit;
 pub(crate) mod blockpull;
@@ -10,9 +11,11 @@ pub(crate) mod commit;
 pub(crate) mod compare;
 pub(crate) mod convert;
 pub(crate) mod create;
+pub(crate) mod dd;
 pub(crate) mod generate;
 pub(crate) mod info;
 pub(crate) mod map;
+pub(crate) mod measure;
 pub(crate) mod rebase;
 pub(crate) mod remove;
 pub(crate) mod snapshot;
@@ -28,7 +31,10 @@ use std::io::Write;
 pub(crate) fn run(command: Command) -> Outcome {
     match command {
         Command::Bitmap(options) => bitmap::run(&options),
+        Command::Bench(options) => bench::run(&options),
+        Command::Dd(options) => dd::run(&options),
         Command::Info(options) => info::run(&options),
+        Command::Measure(options) => measure::run(&options),
         Command::Map(options) => map::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Compare(options) => compare::run(&options),

@@ -1,7 +1,7 @@
 //! Writing guest views into a new image or over an existing one.
 
 use super::convert_zeros::Zeros;
-use super::create::{link, new_id, raw_steps};
+use super::create::{link, new_id, raw_steps, round_size};
 use super::create_blank::{Blank, data_id};
 use super::flow::{Flow, Take};
 use super::info::InfoBuilder;
@@ -46,6 +46,15 @@ pub(super) fn plan_convert(
             "Compression and preallocation not supported at the same time",
         ));
     }
+    let above = match target {
+        Target::New { backing, .. } => backing.is_some(),
+        Target::Existing { over_backing, .. } => *over_backing,
+    };
+    if options.window.is_some() && (above || work.chains.len() > 1) {
+        return Err(invalid(
+            "a part can only be taken of one source, and not onto a backing file",
+        ));
+    }
     match target {
         Target::New {
             name,
@@ -74,6 +83,9 @@ impl Convert<'_> {
     /// Bytes of all sources together: several of them in whole sectors each.
     fn size(&self) -> Result<u64> {
         let size = |chain: &Chain| chain.virtual_size();
+        if let Some((_, len)) = self.options.window {
+            return round_size(len).ok_or_else(|| invalid("the part to convert is too large"));
+        }
         if let [only] = self.chains.as_slice() {
             return Ok(size(only));
         }
@@ -98,6 +110,9 @@ impl Convert<'_> {
             }
             if shape.opaque {
                 flow = flow.over_something();
+            }
+            if let Some((start, len)) = self.options.window {
+                flow = flow.window(start, len)?;
             }
             Ok(flow)
         });

@@ -29,7 +29,7 @@ pub(crate) struct Piece {
     pub changed: bool,
     /// Where the target holds nothing, this range will read as zeros.
     pub under_zero: bool,
-    /// Guest bytes of other views before the one that it is from.
+    /// How much further on it is than in its own view, modulo 2^64.
     pub shift: u64,
 }
 
@@ -51,7 +51,7 @@ impl Piece {
 
     /// Its first byte as the guest of its own view sees it.
     pub(crate) fn source_start(&self) -> u64 {
-        self.start.saturating_sub(self.shift)
+        self.start.wrapping_sub(self.shift)
     }
 
     pub(crate) fn is_zero(&self) -> bool {
@@ -109,6 +109,8 @@ pub(crate) struct Flow {
     lost: Vec<(u64, u64, Error)>,
     /// Guest bytes of the views that came before this one.
     before: u64,
+    /// Guest bytes left out at the start of this view, and how many of the rest count.
+    window: Option<(u64, u64)>,
     /// Nothing is known to be zero below the target.
     opaque: bool,
     /// Views that follow this one, each starting at a sector.
@@ -190,6 +192,7 @@ impl Flow {
             salvage: false,
             lost: Vec::new(),
             before: 0,
+            window: None,
             opaque: false,
             then: VecDeque::new(),
         })
@@ -216,6 +219,15 @@ impl Flow {
         }
     }
 
+    /// Only the `len` bytes from `start` on, as far as there are so many: the flow starts there.
+    pub(crate) fn window(mut self, start: u64, len: u64) -> Result<Self> {
+        let start = start.min(self.view_chain.virtual_size());
+        let len = len.min(self.view_chain.virtual_size() - start);
+        self.view.extents = self.view_chain.extents(start)?;
+        self.window = Some((start, len));
+        Ok(self)
+    }
+
     /// Puts another view behind this one, from the next sector on.
     pub(crate) fn then(&mut self, mut next: Flow) {
         // This view counts in whole sectors from now on.
@@ -233,7 +245,10 @@ impl Flow {
 
     /// Guest bytes of this view alone: whole sectors when others follow or came before.
     fn own_size(&self) -> u64 {
-        let size = self.view_chain.virtual_size();
+        let size = match self.window {
+            Some((_, len)) => len,
+            None => self.view_chain.virtual_size(),
+        };
         let joined = self.before > 0 || !self.then.is_empty();
         let whole = size.checked_next_multiple_of(backchain_format::raw::SECTOR);
         whole.filter(|_| joined).unwrap_or(size)
@@ -280,10 +295,17 @@ impl Flow {
     }
 
     fn decide(&mut self, pos: u64) -> Result<Option<Piece>> {
-        let local = pos.saturating_sub(self.before);
-        if let Some(mut piece) = self.own(local)? {
-            piece.start += self.before;
-            piece.shift = self.before;
+        let (skip, end) = match self.window {
+            Some((start, len)) => (start, start + len),
+            None => (0, u64::MAX),
+        };
+        let local = pos.saturating_sub(self.before).saturating_add(skip);
+        if local < end
+            && let Some(piece) = self.own(local)?
+        {
+            let mut piece = piece.slice(local, end - local);
+            piece.shift = self.before.wrapping_sub(skip);
+            piece.start = piece.start.wrapping_add(piece.shift);
             return Ok(Some(piece));
         }
         if pos >= self.own_end() {
@@ -397,6 +419,7 @@ impl Flow {
         }
         // From here on nothing is taken: the flow becomes one over the target alone.
         self.before = 0;
+        self.window = None;
         self.finder = None;
         self.view = Peek {
             extents: chain.extents(pos)?,

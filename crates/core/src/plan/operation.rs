@@ -188,6 +188,8 @@ pub enum Target {
 pub struct ConvertOptions {
     /// The lone source as one of its internal snapshots has it.
     pub snapshot: Option<SnapshotQuery>,
+    /// Only so many bytes of the lone source, from the first number on (start, length).
+    pub window: Option<(u64, u64)>,
     /// What becomes of zeros.
     pub zeros: Zeros,
     /// Compress clusters (qcow2 only).
