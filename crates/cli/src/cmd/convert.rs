@@ -394,7 +394,7 @@ fn new(
     }
     let asked = |key| new.text(key).is_some_and(|mode| mode != "off");
     if options.compress {
-        if new.format == Format::Raw {
+        if new.format != Format::Qcow2 {
             return Err(no_compression());
         }
         if new.number("encryption") == Some(1) || new.text("encrypt.format").is_some() {
@@ -411,11 +411,13 @@ fn new(
     if options.bitmaps && new.format == Format::Raw {
         return Err(Failure::new("Format driver 'raw' does not support bitmaps"));
     }
-    let create = new.options().map_err(|message| {
+    let making = |message: String| {
         Failure::new(format_args!(
             "{name}: error while converting {format}: {message}"
         ))
-    })?;
+    };
+    let mut create = new.options().map_err(making)?;
+    create.encryption = new.encryption(gate).map_err(making)?;
     let backing = match backing {
         Some(backing) => Some(open_backing(name, backing, &create, tree, gate)?),
         None => None,

@@ -31,7 +31,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let mut values = Vec::new();
     for (index, &id) in nodes.iter().enumerate() {
         let node = tree.node(id);
-        let facts = info::Facts::of(node).map_err(|error| Failure::open(&node.name, error))?;
+        let facts = info::Facts::of(node)
+            .map_err(|error| Failure::open(&node.name, open::reason(&error, &node.name)))?;
         if facts.distrusted_bitmaps {
             output::complain(
                 "warning: a program lacking bitmap support modified this file, so all bitmaps \

@@ -1,8 +1,8 @@
 //! Writing guest views into a new image or over an existing one.
 
 use super::convert_zeros::Zeros;
-use super::create::{link, new_id, raw_steps, round_size};
-use super::create_blank::{Blank, data_id};
+use super::create::{link, luks_steps, luks_volume, new_id, raw_steps, round_size};
+use super::create_blank::{Blank, data_id, new_node};
 use super::flow::{Flow, Take};
 use super::info::InfoBuilder;
 use super::link::{HeadCell, clear_unknown_bits};
@@ -13,7 +13,7 @@ use super::sink::Manner;
 use super::{
     ConvertOptions, CreateOptions, Fixed, Plan, Preallocation, Stage, Step, Target, guard, repair,
 };
-use crate::chain::{Chain, NodeId, Tree};
+use crate::chain::{Chain, CipherCell, Node, NodeId, Tree};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use backchain_format::{Format, raw};
@@ -174,7 +174,10 @@ impl Convert<'_> {
         }
         let seal = vec![Step::Seal { node: id }];
         let solid = self.options.zeros == Zeros::Written;
-        let take = match (&under, solid) {
+        // What nobody wrote to reads as noise there, not as zeros.
+        let noisy = options.format == Format::Luks
+            || options.encryption.is_some() && options.preallocation != Preallocation::Off;
+        let take = match (&under, solid || noisy) {
             (Some(_), _) => Take::Onto,
             (None, true) => Take::Every,
             (None, false) => Take::All,
@@ -203,6 +206,24 @@ impl Convert<'_> {
             let stage =
                 RawStage::new(id, len, size, flow, seal).in_manner(self.manner(true, false));
             stages.push(Box::new(stage));
+        } else if options.format == Format::Luks {
+            if self.options.compress {
+                return Err(no_compression());
+            }
+            let volume = luks_volume(options)?;
+            info.encrypted(id, volume);
+            let payload = volume.area.header.payload_offset;
+            let header = new_node(id, name, Format::Luks, Arc::new(volume.bytes.clone()))?;
+            let node = Arc::new(Node {
+                unlocked: CipherCell::of(Some(Arc::clone(&volume.cipher))),
+                ..header
+            });
+            let flow = self.flow(None, take, 1, shape(false))?;
+            stages.push(Box::new(Fixed(luks_steps(id, size, options)?)));
+            stages.push(Box::new(sync));
+            let len = payload.saturating_add(size);
+            let stage = RawStage::new(id, len, size, flow, seal).encrypted(&node, payload)?;
+            stages.push(Box::new(stage.in_manner(self.manner(true, false))));
         } else {
             let explicit = link.is_some();
             let blank = Blank::new(options, size, link)?;
@@ -210,6 +231,14 @@ impl Convert<'_> {
                 let data = data_id(id);
                 info.made(data, &path);
                 stages.insert(0, Box::new(Fixed(blank.data_steps(data))));
+            }
+            if let Some(volume) = &options.encryption {
+                if self.options.compress {
+                    let message = "Compression and encryption not supported at the same time";
+                    return Err(invalid(message));
+                }
+                info.encrypted(id, volume);
+                info.encrypted(data_id(id), volume);
             }
             stages.push(Box::new(blank.stage(id)));
             stages.push(Box::new(sync));

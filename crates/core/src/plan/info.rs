@@ -2,6 +2,7 @@
 
 use super::{PlanFile, PlanInfo};
 use crate::chain::{Node, NodeId, Tree};
+use crate::crypto::Volume;
 use std::sync::Arc;
 
 pub(super) struct InfoBuilder<'a> {
@@ -71,6 +72,11 @@ impl<'a> InfoBuilder<'a> {
             before: None,
             written: true,
         });
+    }
+
+    /// The guest data in the file that the plan makes is encrypted.
+    pub(super) fn encrypted(&mut self, node: NodeId, volume: &Volume) {
+        self.info.ciphers.insert(node, &volume.cipher);
     }
 
     pub(super) fn invalid(&mut self, nodes: &[NodeId]) {
