@@ -36,10 +36,17 @@ pub(crate) fn image_options(list: &str) -> Map<String, Value> {
         let (key, value) = match value {
             Some(value) => (key, value),
             None if index == 0 => ("file".to_owned(), key),
-            None => match key.strip_prefix("no") {
-                Some(rest) if !rest.is_empty() => (rest.to_owned(), "off".to_owned()),
-                _ => (key, "on".to_owned()),
-            },
+            None => {
+                let (name, value) = match key.strip_prefix("no") {
+                    Some(rest) if !rest.is_empty() => (rest.to_owned(), "off"),
+                    _ => (key.clone(), "on"),
+                };
+                crate::output::complain(&format!(
+                    "warning: short-form boolean option '{key}' deprecated\n\
+                     Please use {name}={value} instead"
+                ));
+                (name, value.to_owned())
+            }
         };
         map.insert(key, Value::String(value));
     }

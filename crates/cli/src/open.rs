@@ -299,7 +299,11 @@ pub(crate) fn broken_chain(tree: &Tree, id: NodeId, name: &str, error: &Error) -
                 let file = node.backing().map_or("", |b| b.name.as_str());
                 let file = backchain::chain::Locator::resolve(file, Some(&node.name))
                     .unwrap_or_else(|_| file.to_owned());
-                let reason = reason(error, &file);
+                let reason = match error.as_qemu() {
+                    Some(words) => words.to_owned(),
+                    None if node.backing().is_some() => reason(error, &file),
+                    None => error.message().to_owned(),
+                };
                 return Failure::open(
                     name,
                     format_args!("{path}Could not open backing file: {reason}"),
@@ -331,14 +335,11 @@ pub(crate) fn reason(error: &Error, name: &str) -> String {
     let opening = backchain::chain::Opening::parse(name).ok();
     let path = opening.and_then(|opening| opening.path());
     let name = path.as_deref().unwrap_or(name);
-    if name.is_empty() {
-        return "The 'file' block driver requires a file name".to_owned();
+    if let Some(words) = error.as_qemu() {
+        return words.to_owned();
     }
     if error.kind() == ErrorKind::NotFound {
         return format!("Could not open '{name}': No such file or directory");
-    }
-    if let Some(words) = error.as_qemu() {
-        return words.to_owned();
     }
     if error
         .message()

@@ -73,7 +73,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         rate: None,
         force_share: options.input.sharing.force_share,
     };
-    // A name that does not fit is the one thing for which qemu-img has words of its own.
+    // A name that does not fit, or a raw data file: qemu-img has words of its own for them.
     let failed = |error: &Error| match (error.as_qemu(), wanted(options)) {
         (Some(words), Some(backing)) => unchanged(backing, words),
         _ => Failure::change(error),

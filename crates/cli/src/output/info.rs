@@ -85,7 +85,7 @@ impl<'a> Facts<'a> {
 
     /// The file's own name, as QEMU shows it below the format's.
     fn file_name(&self) -> &str {
-        match (&self.node.opened.shown, self.node.has_file()) {
+        match (&self.node.opened.file_shown, self.node.has_file()) {
             (Some(shown), false) => shown,
             _ => &self.node.name,
         }
@@ -215,7 +215,9 @@ impl<'a> Facts<'a> {
         }
         if header.has(incompatible::DATA_FILE) {
             let name = image.head.extensions.string(Extensions::DATA_FILE);
-            set("data-file", json!(name.unwrap_or_default()));
+            if let Some(name) = name {
+                set("data-file", json!(name));
+            }
             let raw = header.autoclear & autoclear::RAW_DATA_FILE != 0;
             set("data-file-raw", json!(raw));
         }

@@ -40,11 +40,7 @@ impl Tree {
         name: &str,
         format: Option<Format>,
     ) -> Result<NodeId> {
-        let mut opening = Opening::parse(name)?;
-        if format.is_some() {
-            opening.format = format;
-            opening.bare = None;
-        }
+        let opening = Opening::parse_as(name, format)?;
         let origin = match opening.format {
             Some(_) => FormatOrigin::Given,
             None => FormatOrigin::Probed,
@@ -61,9 +57,14 @@ impl Tree {
         origin: FormatOrigin,
     ) -> Result<NodeId> {
         let granted = match &opening.file {
-            File::Named(name) => gate
-                .open(Request { name, referrer })
-                .map_err(|d| denied(d, name))?,
+            File::Named(name) if name.is_empty() || name == "file:" => {
+                let message = "The 'file' block driver requires a file name";
+                return Err(Error::new(ErrorKind::Invalid, message));
+            }
+            File::Named(name) => gate.open(Request { name, referrer }).map_err(|d| {
+                let here = Locator::resolve(name, referrer.map(|node| node.name.as_str()));
+                denied(d, here.as_deref().unwrap_or(name))
+            })?,
             // Zeros are no file: there is nothing to grant.
             File::Null(size) => Granted {
                 name: "null-co://".to_owned(),
@@ -270,13 +271,10 @@ fn below(node: &Node) -> Result<(Opening, FormatOrigin)> {
             }
             opening
         }
-        (_, Some(backing)) => Opening::parse(&backing.name)?,
+        (_, Some(backing)) => Opening::parse_as(&backing.name, label)?,
         (_, None) => return Err(Error::new(ErrorKind::Invalid, "there is no backing file")),
     };
-    if label.is_some() {
-        opening.format = label;
-        opening.bare = None;
-    }
+    opening.format = opening.format.or(label);
     let origin = match opening.format {
         Some(_) => FormatOrigin::Label,
         None => FormatOrigin::Probed,
@@ -295,11 +293,8 @@ fn data_name(node: &Node) -> Option<String> {
     (!name.is_empty()).then(|| format!("file:{name}"))
 }
 
+/// Why the file called `name` from here is not open.
 fn denied(denied: Denied, name: &str) -> Error {
-    let name = match Locator::parse(name) {
-        Locator::Path(path) => path,
-        _ => name.to_owned(),
-    };
     let (kind, message) = match &denied {
         Denied::NotFound => (ErrorKind::NotFound, format!("file '{name}' was not found")),
         Denied::NotGranted(why) => (
@@ -316,5 +311,11 @@ fn denied(denied: Denied, name: &str) -> Error {
             (kind, format!("file '{name}' could not be opened: {error}"))
         }
     };
-    Error::new(kind, message)
+    let error = Error::new(kind, message);
+    if kind == ErrorKind::NotFound {
+        return error.with_qemu(format!(
+            "Could not open '{name}': No such file or directory"
+        ));
+    }
+    error
 }

@@ -20,6 +20,10 @@ pub(super) struct DataFile {
     len: u64,
     /// Something was written since the last sync.
     dirty: bool,
+    /// Ranges that nothing refers to any more, as soon as this window is written; then those
+    /// of the window before, which becomes durable with the next sync.
+    freed: Vec<(u64, u64)>,
+    removed: Vec<(u64, u64)>,
 }
 
 impl DataFile {
@@ -31,6 +35,8 @@ impl DataFile {
             raw: is_raw(node),
             len: data.source.len(),
             dirty: false,
+            freed: Vec::new(),
+            removed: Vec::new(),
         })
     }
 
@@ -57,6 +63,32 @@ impl DataFile {
                 });
             }
         }
+    }
+
+    /// Nothing is going to refer to `len` bytes from `at` on.
+    pub(super) fn free(&mut self, at: u64, len: u64) {
+        let end = at.saturating_add(len).min(self.len);
+        if at < end {
+            self.freed.push((at, end - at));
+        }
+    }
+
+    /// Everything up to the last window is durable: what it freed can go.
+    pub(super) fn window_done(&mut self, out: &mut StepQueue) {
+        let ready = std::mem::replace(&mut self.removed, std::mem::take(&mut self.freed));
+        for (at, len) in ready {
+            self.dirty = true;
+            out.push(Step::Discard {
+                to: self.id,
+                dst: HostOffset(at),
+                len,
+            });
+        }
+    }
+
+    /// Whether something waits for the end of a window.
+    pub(super) fn has_freed(&self) -> bool {
+        !(self.freed.is_empty() && self.removed.is_empty())
     }
 
     /// Makes it as long as a disk of `size` bytes.
@@ -92,5 +124,6 @@ pub(super) fn allows_backing(node: &Node) -> Result<()> {
     }
     let message = "the external data file is to be readable as a raw image (data_file_raw), so \
                    the image cannot have a backing file";
-    Err(Error::new(ErrorKind::Invalid, message).about(&node.name))
+    let error = Error::new(ErrorKind::Invalid, message).with_qemu("Invalid argument");
+    Err(error.about(&node.name))
 }

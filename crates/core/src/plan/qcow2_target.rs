@@ -216,6 +216,12 @@ impl Qcow2Target {
                 .references_removed(std::mem::take(&mut self.removed));
             self.refcounts.flush_blocks(out)?;
         }
+        while self.data.as_ref().is_some_and(DataFile::has_freed) {
+            self.sync(out);
+            if let Some(data) = &mut self.data {
+                data.window_done(out);
+            }
+        }
         Ok(())
     }
 
@@ -262,6 +268,9 @@ impl Qcow2Target {
         // Whatever was removed by the window before is durable now.
         let durable = std::mem::replace(&mut self.removed, dropped);
         self.refcounts.references_removed(durable);
+        if let Some(data) = &mut self.data {
+            data.window_done(out);
+        }
         if self.refcounts.table_dirty() {
             if self.refcounts.flush_table(out) {
                 let (at, clusters) = self.refcounts.table();
@@ -411,6 +420,14 @@ impl Qcow2Target {
         }
         if state.allocated == 0 && !before.is_kept_by(&state) {
             state.host = None;
+        }
+        if let Some(data) = &mut self.data
+            && before.host.is_some()
+            && state.host.is_none()
+            && !data.raw
+        {
+            let bits = self.layout.cluster.bits();
+            data.free(number << bits, 1 << bits);
         }
         if fresh || state.host.is_none() {
             self.drop_old(before);

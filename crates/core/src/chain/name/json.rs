@@ -131,6 +131,12 @@ impl Options {
         self.0.get(key)?.as_str()
     }
 
+    /// Sets an option, whatever it was.
+    pub(super) fn set(&mut self, key: &str, value: &str) {
+        self.0
+            .insert(key.to_owned(), Value::String(value.to_owned()));
+    }
+
     /// Takes the value of an option out; `None` also for `null`.
     pub(super) fn take(&mut self, key: &str) -> Option<Value> {
         self.0.remove(key).filter(|value| !value.is_null())

@@ -39,8 +39,12 @@ pub struct Opening {
     pub key_format: Option<String>,
     /// QEMU's name for it where that is not the path of the file.
     pub shown: Option<String>,
+    /// The same for the file below the format.
+    pub file_shown: Option<String>,
     /// An option that only qcow2 has: an error when the image turns out to be something else.
     pub(super) only_qcow2: Option<String>,
+    /// An option that the format does not have: an error once the file was found.
+    pub(super) unknown: Option<String>,
 }
 
 /// Where the bytes of an image come from.
@@ -82,15 +86,37 @@ impl Opening {
     /// # Errors
     /// In QEMU's words, when it means nothing or no local file.
     pub fn parse(name: &str) -> Result<Self> {
+        Self::parse_as(name, None)
+    }
+
+    /// The same for a format that was given beside the name: it takes the place of the driver
+    /// that the name says.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_as(name: &str, format: Option<Format>) -> Result<Self> {
         match Locator::parse(name) {
-            Locator::Path(_) => Ok(Self::plain(name.to_owned())),
+            // As QEMU shows it: `file:a:b` is not to be taken for a protocol `a`.
+            Locator::Path(path) if path != name && is_protocol(&path) => Ok(Self {
+                format,
+                ..Self::plain(format!("file:./{path}"))
+            }),
+            Locator::Path(_) => Ok(Self {
+                format,
+                ..Self::plain(name.to_owned())
+            }),
             Locator::Json(text) => {
-                let options = json::parse(&text)?;
+                let mut options = json::parse(&text)?;
+                if let Some(format) = format {
+                    options.set("driver", format.name());
+                }
                 Self::of_options(options, None)
             }
             Locator::Null => Ok(Self {
+                format,
                 file: File::Null(driver::NULL_SIZE),
                 shown: Some("null-co://".to_owned()),
+                file_shown: Some("null-co://".to_owned()),
                 ..Self::plain(String::new())
             }),
             Locator::Other(_) => Err(Locator::refuse(name)),
@@ -117,7 +143,9 @@ impl Opening {
             key_secret: None,
             key_format: None,
             shown: None,
+            file_shown: None,
             only_qcow2: None,
+            unknown: None,
         }
     }
 
@@ -175,6 +203,7 @@ impl Opening {
             Format::Qcow2 => self.window.map(|_| "offset"),
             _ => self.only_qcow2.as_deref(),
         };
+        let option = option.or(self.unknown.as_deref());
         option.map_or(Ok(()), |option| Err(driver::unknown(format.name(), option)))
     }
 
@@ -215,6 +244,9 @@ impl Opening {
                 Self::of_format(options, None, filename)?
             }
         };
+        if opening.bare.is_some() {
+            opening.file_shown.clone_from(&shown);
+        }
         opening.shown = shown;
         Ok(opening)
     }
@@ -227,6 +259,7 @@ impl Opening {
         let mut opening = Self::plain(String::new());
         opening.format = format;
         let child = options.take_child("file");
+        opening.file_shown = child.as_ref().and_then(shown::name);
         opening.file = match (child, filename) {
             (None, Some(filename)) => File::Named(filename),
             (child, _) => driver::child(child, "file")?,
@@ -252,10 +285,15 @@ impl Opening {
             driver::qcow2(&mut options, &mut opening)?;
             opening.only_qcow2 = before.filter(|first| !options.has(first));
         }
-        let name = format.map_or("raw", Format::name);
-        options.none_left(|option| driver::unknown(name, option))?;
+        opening.unknown = options.first().map(str::to_owned);
         Ok(opening)
     }
+}
+
+/// Whether QEMU would take what stands before the first colon for a protocol.
+fn is_protocol(path: &str) -> bool {
+    path.split_once(':')
+        .is_some_and(|(protocol, _)| !protocol.contains('/'))
 }
 
 /// What is said about a block device that a name refers to.
@@ -345,10 +383,6 @@ mod tests {
                 "Cannot find device='x' nor node-name='x'",
             ),
             (
-                r#"{"driver":"qcow2","nosuch":1,"file.filename":"x"}"#,
-                "Block format 'qcow2' does not support the option 'nosuch'",
-            ),
-            (
                 r#"{"driver":"qcow2","file":{"driver":"file","filename":"x","nosuch":1}}"#,
                 "Block protocol 'file' doesn't support the option 'nosuch'",
             ),
@@ -368,6 +402,39 @@ mod tests {
             let error = Opening::parse(&format!("json:{json}")).unwrap_err();
             assert_eq!(error.message(), message, "{json}");
         }
+    }
+
+    #[test]
+    fn what_a_format_does_not_have_is_said_once_the_format_is_known() {
+        for (json, format, message) in [
+            (
+                r#"{"nosuch":1,"file.filename":"x"}"#,
+                Format::Raw,
+                "'raw' does not support the option 'nosuch'",
+            ),
+            (
+                r#"{"offset":512,"file.filename":"x"}"#,
+                Format::Qcow2,
+                "'qcow2' does not support the option 'offset'",
+            ),
+            (
+                r#"{"lazy-refcounts":true,"file.filename":"x"}"#,
+                Format::Raw,
+                "'raw' does not support the option 'lazy-refcounts'",
+            ),
+        ] {
+            let error = parse(json).check(format).unwrap_err();
+            assert_eq!(error.message(), format!("Block format {message}"), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_format_given_beside_the_name_wins() {
+        let json = r#"json:{"driver":"qcow2","file.filename":"x"}"#;
+        let opening = Opening::parse_as(json, Some(Format::Raw)).unwrap();
+        assert_eq!(opening.format, Some(Format::Raw));
+        let zeros = Opening::parse_as(r#"json:{"driver":"null-co"}"#, Some(Format::Raw));
+        assert!(zeros.is_err());
     }
 
     #[test]
