@@ -44,6 +44,7 @@ const EXIT_CODES: &str = "Exit codes:
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    Amend(cmd::amend::Options),
     Bitmap(cmd::bitmap::Options),
     Info(cmd::info::Options),
     Map(cmd::map::Options),

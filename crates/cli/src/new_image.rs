@@ -211,12 +211,16 @@ impl<T: Default> UnwrapOrDefaultOf<T> for Option<Option<T>> {
 }
 
 fn bytes(key: &str, text: &str) -> Result<u64, String> {
+    // With a suffix, a negative number is none.
+    let negative = text.trim_start().starts_with('-') && text.ends_with(char::is_alphabetic);
     size::parse(text).map_err(|error| match error {
-        SizeError::Invalid => format!(
+        SizeError::TooLarge if !negative => {
+            format!("Value '{text}' is out of range for parameter '{key}'")
+        }
+        _ => format!(
             "Parameter '{key}' expects a non-negative number below 2^64\nOptional suffix k, M, \
              G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively."
         ),
-        SizeError::TooLarge => format!("Value '{text}' is out of range for parameter '{key}'"),
     })
 }
 
@@ -251,7 +255,7 @@ pub(crate) fn wants_help(given: &[String]) -> bool {
 }
 
 /// `key=value,key=value`, where `,,` stands for a comma and a key alone means `on`.
-fn pairs(list: &str) -> Vec<(String, String)> {
+pub(crate) fn pairs(list: &str) -> Vec<(String, String)> {
     let pair = |(key, value): (String, Option<String>)| match value {
         Some(value) => (key, value),
         None => match key.strip_prefix("no") {

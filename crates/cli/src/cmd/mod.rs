@@ -30,6 +30,7 @@ use std::io::Write;
 /// Runs one command and returns its exit code.
 pub(crate) fn run(command: Command) -> Outcome {
     match command {
+        Command::Amend(options) => amend::run(&options),
         Command::Bitmap(options) => bitmap::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Dd(options) => dd::run(&options),

@@ -2,18 +2,13 @@
 //! or at worst one that nobody trusts; whatever else is in the first cluster stays readable.
 
 use super::link::header_write;
+use super::rehead::{END, difference, first_cluster, in_one_sector, part};
 use super::{MetadataKind, Step};
 use crate::chain::NodeId;
 use crate::error::{Error, ErrorKind, Result};
 use backchain_format::HostOffset;
-use backchain_format::bytes::{to_u64, to_usize};
+use backchain_format::bytes::to_u64;
 use backchain_format::qcow2::{BitmapsExtension, Extension, Extensions, Head, autoclear};
-use std::ops::Range;
-
-/// Disks write so many bytes at once or not at all.
-const SECTOR: u64 = 512;
-/// Bytes of the end marker of the extensions.
-const END: u64 = 8;
 
 /// The steps after which `head` says where the bitmaps are; `None`: there are none any more.
 /// What it points at must be durable. `head` is changed accordingly.
@@ -29,7 +24,7 @@ pub(super) fn switch(
     let Some(changed) = difference(&before, &after) else {
         return Ok(Vec::new());
     };
-    if changed.start / SECTOR == (changed.end - 1) / SECTOR {
+    if in_one_sector(&changed) {
         return Ok(vec![part(node, &after, changed)]);
     }
     let mut steps = Steps {
@@ -97,40 +92,6 @@ fn make_room(head: &mut Head) -> Result<()> {
         return Err(Error::new(ErrorKind::Invalid, message));
     }
     Ok(())
-}
-
-/// Header, extensions and backing file name with zeros between them.
-fn first_cluster(head: &Head) -> Vec<u8> {
-    let mut bytes = head.to_bytes();
-    if let Some((at, name)) = head.name_bytes() {
-        let start = to_usize(at.0);
-        bytes.resize(bytes.len().max(start + name.len()), 0);
-        if let Some(target) = bytes.get_mut(start..start + name.len()) {
-            target.copy_from_slice(name);
-        }
-    }
-    bytes.resize(bytes.len().max(to_usize(head.header.cluster.bytes())), 0);
-    bytes
-}
-
-/// The range outside of which the two are the same.
-fn difference(before: &[u8], after: &[u8]) -> Option<Range<u64>> {
-    let differs = |(a, b): (&u8, &u8)| a != b;
-    let first = before.iter().zip(after).position(differs)?;
-    let last = before.iter().zip(after).rposition(differs)?;
-    Some(to_u64(first)..to_u64(last) + 1)
-}
-
-fn part(node: NodeId, bytes: &[u8], range: Range<u64>) -> Step {
-    Step::Write {
-        to: node,
-        dst: HostOffset(range.start),
-        kind: MetadataKind::Header,
-        bytes: bytes
-            .get(to_usize(range.start)..to_usize(range.end))
-            .unwrap_or_default()
-            .to_vec(),
-    }
 }
 
 struct Steps {

@@ -2,6 +2,9 @@
 //!
 //! A dry run is a plan that nobody executed; a preview is the sum of its steps.
 
+mod amend;
+mod amend_refcounts;
+mod amend_version;
 mod bitmap;
 mod bitmap_directory;
 mod bitmap_head;
@@ -31,6 +34,7 @@ mod raw_target;
 mod rebase;
 mod recode;
 mod refcounts;
+mod rehead;
 mod remove;
 mod repair;
 mod repair_image;
@@ -42,12 +46,14 @@ mod snapshot_stage;
 mod step;
 mod tables;
 mod transaction;
+mod unzero;
 
 pub use convert_zeros::Zeros;
 pub use create::round_size;
 pub use crew::{Crew, Task};
 pub use operation::{
-    BitmapAction, ConvertOptions, CreateOptions, Operation, Preallocation, RemoveMethod, Target,
+    Amendment, BitmapAction, ConvertOptions, CreateOptions, Operation, Preallocation, RemoveMethod,
+    Target,
 };
 pub use preview::{FileChange, Preview};
 pub use recode::{Ciphers, Recoder};
@@ -357,6 +363,7 @@ impl crate::Tree {
                 options,
                 backing,
             } => create::plan_create(self, name, options, *backing),
+            Operation::Amend { node, change } => amend::plan_amend(self, *node, change),
             Operation::Bitmap {
                 node,
                 name,

@@ -8,6 +8,7 @@ use crate::image::SnapshotQuery;
 use backchain_format::Format;
 use backchain_format::qcow2::Codec;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::sync::Arc;
 
 /// A change to one or more images of a tree. Layers are named by their numbers in it.
@@ -87,6 +88,13 @@ pub enum Operation {
         options: CreateOptions,
         /// The backing file.
         backing: Option<NodeId>,
+    },
+    /// Changes what kind of qcow2 image `node` is; its guest sees the same.
+    Amend {
+        /// The image.
+        node: NodeId,
+        /// The change.
+        change: Amendment,
     },
     /// Changes one persistent bitmap of `node`.
     Bitmap {
@@ -196,6 +204,48 @@ pub struct ConvertOptions {
     pub compress: bool,
     /// Go on where a source cannot be read, with zeros; the plan's [`super::Crew`] is told.
     pub salvage: bool,
+}
+
+/// A change to what kind of qcow2 image an image is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Amendment {
+    /// The format's version.
+    Version {
+        /// 3 (`compat=1.1`) rather than 2 (`compat=0.10`).
+        v3: bool,
+    },
+    /// The width of refcounts in bits: a power of two up to 64.
+    RefcountBits(u64),
+    /// Whether refcounts may be postponed.
+    LazyRefcounts(bool),
+    /// The external data file.
+    DataFile {
+        /// Its name to record; empty: none.
+        name: Option<String>,
+        /// Whether it must stay valid as a raw image.
+        raw: Option<bool>,
+    },
+}
+
+impl fmt::Display for Amendment {
+    /// As qemu-img's `-o` has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let switch = |on: bool| if on { "on" } else { "off" };
+        match self {
+            Self::Version { v3 } => write!(f, "compat={}", if *v3 { "1.1" } else { "0.10" }),
+            Self::RefcountBits(bits) => write!(f, "refcount_bits={bits}"),
+            Self::LazyRefcounts(on) => write!(f, "lazy_refcounts={}", switch(*on)),
+            Self::DataFile { name, raw } => {
+                let name = name.iter().map(|name| format!("data_file={name}"));
+                let raw = raw
+                    .iter()
+                    .map(|on| format!("data_file_raw={}", switch(*on)));
+                f.write_str(&name.chain(raw).collect::<Vec<_>>().join(","))
+            }
+        }
+    }
 }
 
 /// What can be done with a persistent bitmap.
