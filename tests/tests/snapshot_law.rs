@@ -1,21 +1,23 @@
 //! The law for internal snapshots: each of them reads as the disk was when it was taken, after
 //! every change, whatever the change is about and wherever it was cut off by a crash.
 
-use backchain::chain::Reader;
+use backchain::chain::{MapGate, Reader};
 use backchain::image::SnapshotQuery;
-use backchain::plan::{Operation, Window};
-use backchain::{ErrorKind, Format, Tree};
-use backchain_format::bytes::to_usize;
+use backchain::plan::{Operation, Preallocation, Window};
+use backchain::{ErrorKind, Format, ReadAt, Source, Step, Tree};
+use backchain_format::bytes::{to_u64, to_usize};
 use backchain_testkit::build::TreeSpec;
 use backchain_testkit::build::strategy::{Limits, tree};
 use backchain_testkit::case::{Case, Files, engine_view, id, open};
 use backchain_testkit::judge::carry_out;
 use backchain_testkit::model::first_difference;
 use backchain_testkit::rng::Rng;
-use backchain_testkit::sim::{Run, crash_states};
+use backchain_testkit::sim::{Effect, Run, SimFile, crash_states};
 use backchain_testkit::verify::{verify, verify_mid_change};
 use backchain_testkit::{cases, qemu};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 /// One change; numbers choose among what there is.
 #[derive(Debug, Clone)]
@@ -24,6 +26,7 @@ enum Act {
     Apply(u8, u8),
     Delete(u8, u8),
     Commit(u8),
+    Resize(u8, u16),
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -32,6 +35,7 @@ fn act() -> impl Strategy<Value = Act> {
         2 => any::<(u8, u8)>().prop_map(|(n, s)| Act::Apply(n, s)),
         2 => any::<(u8, u8)>().prop_map(|(n, s)| Act::Delete(n, s)),
         3 => any::<u8>().prop_map(Act::Commit),
+        3 => any::<(u8, u16)>().prop_map(|(n, s)| Act::Resize(n, s)),
     ]
 }
 
@@ -44,6 +48,23 @@ struct World {
     active: Vec<Vec<u8>>,
     taken: Vec<Vec<Taken>>,
     steps: usize,
+}
+
+/// A file that is read as it is now.
+#[derive(Clone)]
+struct Live(Arc<Mutex<SimFile>>);
+
+impl ReadAt for Live {
+    fn len(&self) -> u64 {
+        self.0.lock().expect("one thread").len()
+    }
+
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        self.0
+            .lock()
+            .expect("one thread")
+            .read_exact_at(offset, buf)
+    }
 }
 
 /// What an operation comes to.
@@ -142,6 +163,37 @@ impl World {
                 }
                 (active, taken) = (view, self.taken[image].clone());
             }
+            Act::Resize(n, s) => {
+                let all: Vec<usize> = (0..self.case.nodes.len()).collect();
+                image = choose(*n, &all)?;
+                let old = to_u64(self.active[image].len());
+                // From next to nothing to about twice as much, in sectors or not.
+                let size = (old * 2 * u64::from(*s) / u64::from(u16::MAX)).max(1);
+                let size = if s % 3 == 0 {
+                    size
+                } else {
+                    size.next_multiple_of(512)
+                };
+                let preallocation = match s % 7 {
+                    _ if size < old => Preallocation::Off,
+                    0 if self.case.nodes[image].format == Format::Qcow2 => Preallocation::Metadata,
+                    1 => Preallocation::Full,
+                    2 => Preallocation::Falloc,
+                    _ => Preallocation::Off,
+                };
+                operation = Operation::Resize {
+                    image: id(image),
+                    size,
+                    preallocation,
+                    allow_broken: true,
+                };
+                let mut view = self.active[image].clone();
+                view.resize(to_usize(size), 0);
+                if self.case.nodes[image].format == Format::Raw {
+                    view.resize(view.len().next_multiple_of(512), 0);
+                }
+                (active, taken) = (view, self.taken[image].clone());
+            }
         }
         Some(Change {
             operation,
@@ -230,6 +282,7 @@ impl World {
         };
         let done = carry_out(&tree, &self.case.files, &change.operation, window);
         let done = done.map_err(why)?;
+        self.alive(&change, window, &done.run).map_err(why)?;
         if let Some(seed) = crash {
             self.crashed(&change, &done.run, seed).map_err(why)?;
         }
@@ -240,7 +293,14 @@ impl World {
         for (name, file) in &done.run.after {
             // What was leaked before may stay; the plan itself leaks nothing.
             let old = verify(self.case.files[name].bytes()).leaks;
-            for (cluster, count) in verify(file.bytes()).leaks {
+            let report = verify(file.bytes());
+            if !report.strays.is_empty() {
+                return Err(why(format!(
+                    "{name} maps {:?} behind its end",
+                    report.strays
+                )));
+            }
+            for (cluster, count) in report.leaks {
                 if old.get(&cluster).copied().unwrap_or(0) < count {
                     return Err(why(format!("{name} leaks {cluster}, {count} times")));
                 }
@@ -260,17 +320,71 @@ impl World {
         Ok(())
     }
 
+    /// A native program plans on while the first steps are carried out: whether the planner reads
+    /// a file before or after that makes no difference.
+    fn alive(&self, change: &Change, window: Window, run: &Run) -> Result<(), String> {
+        let files = self.case.files.iter();
+        let live: BTreeMap<String, Live> = files
+            .map(|(name, file)| (name.clone(), Live(Arc::new(Mutex::new(file.clone())))))
+            .collect();
+        let source = |live: &Live| Arc::new(live.clone()) as Source;
+        let gate = MapGate(live.iter().map(|(n, l)| (n.clone(), source(l))).collect());
+        let mut tree = Tree::new();
+        for node in &self.case.nodes {
+            tree.add_one(&gate, &node.name, Some(node.format))
+                .map_err(|e| e.to_string())?;
+        }
+        for node in &self.case.nodes {
+            tree.add(&gate, &node.name, Some(node.format))
+                .map_err(|e| e.to_string())?;
+        }
+        let plan = tree.plan(&change.operation).map_err(|e| e.to_string())?;
+        let plan = plan.with_window(window);
+        let names: BTreeMap<_, _> = plan
+            .info
+            .files
+            .iter()
+            .map(|f| (f.node, f.name.clone()))
+            .collect();
+        for step in plan {
+            let step = step.map_err(|e| e.to_string())?;
+            let effect = match &step {
+                Step::Write { dst, bytes, .. } => Effect::Write(dst.0, bytes.clone()),
+                Step::Zero { dst, len, .. } => Effect::Zero(dst.0, *len),
+                Step::Discard { dst, len, .. } => Effect::Discard(dst.0, *len),
+                Step::SetLen { len, .. } => Effect::SetLen(*len),
+                // Data is moved by the other tests.
+                Step::Copy { .. } | Step::Inflate { .. } | Step::Recode { .. } => return Ok(()),
+                _ => continue,
+            };
+            let file = &live[&names[&step.target()]];
+            effect.apply(&mut file.0.lock().expect("one thread"));
+        }
+        for (name, file) in &live {
+            let file = file.0.lock().expect("one thread");
+            if file.bytes() != run.after[name].bytes() {
+                return Err(format!("{name} depends on when it is read"));
+            }
+        }
+        Ok(())
+    }
+
     fn refused(&self, change: &Change, error: &backchain::Error) -> Result<(), String> {
         let said = error.to_string();
         let expected = match &change.operation {
             // Narrow refcounts.
-            Operation::SnapshotCreate { .. } => said.contains("fit into the refcounts"),
+            Operation::SnapshotCreate { .. } => {
+                said.contains("fit into the refcounts") || said.contains("external data file")
+            }
             Operation::SnapshotApply { .. } => {
                 has_bitmaps(&self.case, change.image) || said.contains("fit into the refcounts")
             }
             Operation::Commit { top, .. } => {
                 let top = to_usize(u64::from(top.0));
                 !self.taken[top].is_empty() || said.contains("version 2")
+            }
+            Operation::Resize { .. } => {
+                said.contains("version 2") || has_bitmaps(&self.case, change.image)
             }
             _ => false,
         };

@@ -58,6 +58,7 @@ pub(crate) enum Command {
     Blockpull(cmd::blockpull::Options),
     Rebase(cmd::rebase::Options),
     Remove(cmd::remove::Options),
+    Resize(cmd::resize::Options),
     Snapshot(cmd::snapshot::Options),
     Convert(cmd::convert::Options),
     Dd(cmd::dd::Options),

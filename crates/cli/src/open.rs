@@ -199,6 +199,21 @@ pub(crate) fn source_cache(mode: Option<&str>) -> Result<(), Failure> {
     }
 }
 
+/// Says, before a file is written, that nobody said it is raw.
+pub(crate) fn warn_guessed_raw(tree: &Tree, id: NodeId, text: &str) {
+    let node = tree.node(id);
+    let raw = node.image.as_ref().is_ok_and(|i| i.format() == Format::Raw);
+    if raw && node.origin == backchain::chain::FormatOrigin::Probed {
+        let text = text.escape_debug();
+        eprintln!(
+            "WARNING: Image format was not specified for '{text}' and probing guessed raw.\n         \
+             Automatically detecting the format is dangerous for raw images, write operations on \
+             block 0 will be restricted.\n         \
+             Specify the 'raw' format explicitly to remove the restrictions."
+        );
+    }
+}
+
 /// Reads a format's name as given for the file `name`.
 pub(crate) fn format(name: &str, format: Option<&str>) -> Result<Option<Format>, Failure> {
     let parsed = format.map(str::parse::<Format>).transpose();

@@ -18,6 +18,7 @@ pub(crate) mod map;
 pub(crate) mod measure;
 pub(crate) mod rebase;
 pub(crate) mod remove;
+pub(crate) mod resize;
 pub(crate) mod snapshot;
 
 use crate::args::Command;
@@ -46,6 +47,7 @@ pub(crate) fn run(command: Command) -> Outcome {
         Command::Blockcommit(options) => blockcommit::run(&options),
         Command::Blockpull(options) => blockpull::run(&options),
         Command::Remove(options) => remove::run(&options),
+        Command::Resize(options) => resize::run(&options),
         Command::Snapshot(options) => snapshot::run(&options),
         Command::Chain(options) => chain::run(&options),
         Command::Completions(options) => generate::completions(&options),

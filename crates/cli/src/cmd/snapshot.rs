@@ -2,7 +2,7 @@
 
 use super::amend::refuse_corrupt;
 use crate::failure::{Failure, Outcome, code};
-use crate::open::Input;
+use crate::open::{Input, warn_guessed_raw};
 use crate::output::progress::When;
 use crate::output::{self, info};
 use crate::work::{self, DryRun, Run};
@@ -71,6 +71,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let image = input.chain(&mut tree, &gate, name)?.top().id;
     if writes {
         refuse_corrupt(&tree, image, name)?;
+        warn_guessed_raw(&tree, image, name);
     }
     let operation = match action {
         Action::List => return list(&tree, image),

@@ -44,9 +44,18 @@ pub(crate) enum SizeError {
     TooLarge,
 }
 
+/// The same up to 2^64 - 1.
+pub(crate) fn parse_u64(text: &str) -> Result<u64, SizeError> {
+    parse_up_to(text, u64::MAX)
+}
+
 /// A number of bytes with an optional suffix b, k, M, G, T, P or E (powers of 1024, either
 /// case); decimal fractions and hexadecimal numbers work as in qemu-img.
 pub(crate) fn parse(text: &str) -> Result<u64, SizeError> {
+    parse_up_to(text, u64::MAX >> 1)
+}
+
+fn parse_up_to(text: &str, limit: u64) -> Result<u64, SizeError> {
     let text = text.trim_start();
     let lower = text.to_ascii_lowercase();
     // What would do but for its sign is out of range, rather than not a number.
@@ -70,8 +79,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, SizeError> {
     } else {
         decimal(&lower)?
     };
-    let limit = u128::from(u64::MAX >> 1);
-    if size > limit {
+    if size > u128::from(limit) {
         return Err(SizeError::TooLarge);
     }
     u64::try_from(size).map_err(|_| SizeError::TooLarge)

@@ -80,6 +80,13 @@ pub(crate) enum Take {
         /// Nothing before this guest offset.
         from: u64,
     },
+    /// Zeros from the target's old end on, where something else would show.
+    Behind {
+        /// The old end.
+        end: u64,
+        /// Up to here the target may map something behind its end.
+        mapped: u64,
+    },
     /// Everything but zeros; the target is empty.
     All,
     /// Everything, zeros too.
@@ -196,6 +203,29 @@ impl Flow {
             opaque: false,
             then: VecDeque::new(),
         })
+    }
+
+    /// A flow over what a disk gains when it grows to `size` bytes, from guest byte `start` on.
+    /// Up to `mapped` the target may have tables for it already.
+    pub(crate) fn growth(
+        view: &Chain,
+        under: Option<Chain>,
+        start: u64,
+        size: u64,
+        mapped: u64,
+    ) -> Result<Self> {
+        let end = view.virtual_size();
+        let mut flow = Self::new(view, None, Take::Behind { end, mapped }, 1)?;
+        let peek = |chain: &Chain| -> Result<Peek> {
+            let extents = chain.extents_to(start, size)?;
+            Ok(Peek { extents, now: None })
+        };
+        flow.view = peek(view)?;
+        if let Some(chain) = under {
+            let extents = peek(&chain)?;
+            flow.under = Some(Under { extents, chain });
+        }
+        Ok(flow)
     }
 
     /// Looks for runs of at least `least` zeros within data; `only_packed`: within compressed
@@ -356,6 +386,15 @@ impl Flow {
                 Some(depth) => depth < target,
                 None => false,
             },
+            Take::Behind { end, .. } if pos < end => {
+                len = len.min(end - pos);
+                false
+            }
+            Take::Behind { mapped, .. } if pos < mapped => {
+                len = len.min(mapped - pos);
+                true
+            }
+            Take::Behind { .. } => !under_zero,
             Take::Below { from, .. } if pos < from => {
                 len = len.min(from - pos);
                 false

@@ -121,7 +121,7 @@ pub(super) fn data_writable_beside_snapshots(tree: &Tree, node: &Node) -> Result
 }
 
 /// Fails when the external data file of `node`, if it has one, is not there or not its own.
-fn data_file_writable(tree: &Tree, node: &Node) -> Result<()> {
+pub(super) fn data_file_writable(tree: &Tree, node: &Node) -> Result<()> {
     if !node.wants_data_file() {
         return Ok(());
     }

@@ -38,11 +38,14 @@ mod rehead;
 mod remove;
 mod repair;
 mod repair_image;
+mod resize;
+mod resize_shrink;
 mod sink;
 mod snapshot;
 mod snapshot_reach;
 mod snapshot_shift;
 mod snapshot_stage;
+mod snapshot_target;
 mod step;
 mod tables;
 mod transaction;
@@ -369,6 +372,12 @@ impl crate::Tree {
                 name,
                 actions,
             } => bitmap::plan_bitmap(self, *node, name, actions),
+            Operation::Resize {
+                image,
+                size,
+                preallocation,
+                allow_broken,
+            } => resize::plan_resize(self, *image, *size, *preallocation, *allow_broken),
             Operation::SnapshotCreate {
                 image,
                 name,

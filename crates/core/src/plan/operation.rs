@@ -105,6 +105,17 @@ pub enum Operation {
         /// What to do with it, in this order.
         actions: Vec<BitmapAction>,
     },
+    /// Gives the disk another size. What it gains reads as zeros; what it loses is gone.
+    Resize {
+        /// The image.
+        image: NodeId,
+        /// Bytes.
+        size: u64,
+        /// Whether what it gains is given its place now.
+        preallocation: Preallocation,
+        /// Go on although other images read differently afterwards.
+        allow_broken: bool,
+    },
     /// Takes an internal snapshot of what the disk is now.
     SnapshotCreate {
         /// The image.

@@ -46,6 +46,12 @@ impl Qcow2Stage {
         self
     }
 
+    /// Begins with the cluster that `start` is in.
+    pub(crate) fn starting_at(mut self, start: u64) -> Self {
+        self.pos = start;
+        self
+    }
+
     /// The pieces of the cluster at the current position; `None` at the end. Clusters without a
     /// changed piece are skipped.
     fn next_cluster(&mut self) -> Result<Option<(u64, Vec<Piece>)>> {

@@ -13,7 +13,7 @@ use super::l1_window::MetadataClusters;
 use super::link::{HeadCell, header_write};
 use super::sink::{Manner, Sink};
 use super::tables::Tables;
-use super::{MetadataKind, Refcounts, Step, StepQueue, repair};
+use super::{MetadataKind, Preallocation, Refcounts, Step, StepQueue, repair};
 use crate::chain::Node;
 use crate::error::{Error, ErrorKind, Result};
 use backchain_format::HostOffset;
@@ -42,6 +42,10 @@ pub(crate) struct Qcow2Target {
     bitmaps: Option<Bitmaps>,
     /// Host clusters that guest data must not be written over, whatever an L2 entry says.
     metadata: MetadataClusters,
+    /// What is written is marked in the bitmaps.
+    marking: bool,
+    /// How new clusters of zeros get a place of their own.
+    preallocation: Preallocation,
     /// References removed by steps that are written but not synced.
     removed: Vec<u64>,
     pub(super) moved: u64,
@@ -78,6 +82,8 @@ impl Qcow2Target {
             durable,
             data: DataFile::of(node),
             bitmaps: None,
+            marking: true,
+            preallocation: Preallocation::Off,
             removed: Vec::new(),
             moved: 0,
             file_end: node.source.len(),
@@ -96,6 +102,14 @@ impl Qcow2Target {
     pub(crate) fn recording(mut self) -> Result<Self> {
         self.bitmaps = Some(Bitmaps::new(&self.node)?).filter(|b| !b.is_empty());
         Ok(self)
+    }
+
+    /// For a disk that grows: its bitmaps grow with it, and nothing counts as written. Every
+    /// cluster that the flow adds gets a place, and blocks of the disk, if so asked.
+    pub(crate) fn growing(mut self, preallocation: Preallocation) -> Result<Self> {
+        self.preallocation = preallocation;
+        self.marking = false;
+        self.recording()
     }
 
     /// What comes before the first change.
@@ -300,6 +314,14 @@ impl Qcow2Target {
     ) -> Result<()> {
         self.mark(pieces)?;
         let entry = self.tables.get(number)?;
+        let added = |p: &Piece| p.changed && p.is_zero();
+        if self.preallocation != Preallocation::Off
+            && (self.v3 || !self.sink.is_encrypted())
+            && entry == L2Entry::UNALLOCATED
+            && pieces.iter().all(added)
+        {
+            return self.preallocate(number, pieces, out);
+        }
         let before = State::of(entry, self.layout);
         let mut state = before.clone();
         if self.data.is_none()
@@ -406,6 +428,52 @@ impl Qcow2Target {
         })
     }
 
+    /// Gives a cluster of zeros its place in the file. Where a backing file would show, the entry
+    /// says zero as well, unless zeros are written or version 2 has no such entries. Subclusters
+    /// are not allocated.
+    fn preallocate(&mut self, number: u64, pieces: &[Piece], out: &mut StepQueue) -> Result<()> {
+        let start = number << self.layout.cluster.bits();
+        // The table first, so that the clusters it maps lie in a row.
+        self.tables
+            .set(number, L2Entry::UNALLOCATED, &mut self.refcounts)?;
+        let (to, host) = match &mut self.data {
+            Some(data) => {
+                data.touch();
+                (data.id, HostOffset(start))
+            }
+            // Behind the end of the file, where there are only zeros.
+            None => (self.node.id, self.refcounts.allocate(1)?),
+        };
+        let all = if self.layout.extended { u32::MAX } else { 1 };
+        // Zeros are not zeros when they are decrypted.
+        let shows = self.sink.is_encrypted() || !pieces.iter().all(|p| p.under_zero);
+        let write = self.preallocation == Preallocation::Full && !self.sink.is_encrypted();
+        let zero = self.v3 && shows && !write;
+        let state = State {
+            host: Some(host),
+            packed: None,
+            allocated: if zero || self.layout.extended && !shows {
+                0
+            } else {
+                all
+            },
+            zero: if zero { all } else { 0 },
+            shared: false,
+        };
+        if write || self.preallocation == Preallocation::Falloc {
+            let len = pieces.iter().map(|p| p.len).sum();
+            self.moved += len;
+            out.push(Step::Allocate {
+                to,
+                dst: host,
+                len,
+                write,
+            });
+        }
+        let entry = state.entry(self.layout, true);
+        self.tables.set(number, entry, &mut self.refcounts)
+    }
+
     /// Stores the new entry and drops what the old one referred to.
     fn replace(
         &mut self,
@@ -456,7 +524,7 @@ impl Qcow2Target {
     }
 
     fn mark(&mut self, pieces: &[Piece]) -> Result<()> {
-        let Some(bitmaps) = &mut self.bitmaps else {
+        let Some(bitmaps) = self.bitmaps.as_mut().filter(|_| self.marking) else {
             return Ok(());
         };
         for piece in pieces.iter().filter(|p| p.changed) {

@@ -199,6 +199,13 @@ impl Refcounts {
         });
     }
 
+    /// The blocks of the table: index and host cluster.
+    pub(crate) fn block_clusters(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let bits = self.cluster.bits();
+        let table = (0..).zip(&self.table).filter(|(_, entry)| **entry != 0);
+        table.map(move |(index, entry)| (index, entry >> bits))
+    }
+
     /// The clusters that one block covers.
     pub(crate) fn clusters_per_block(&self) -> u64 {
         self.per_block()

@@ -6,10 +6,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::source::read_padded;
 use backchain_format::HostOffset;
 use backchain_format::bytes::{be64, to_u64, to_usize};
-use backchain_format::qcow2::{L1Entry, L2Entry, L2Kind, L2Layout};
+use backchain_format::qcow2::{L1Entry, L2Entry, L2Kind, L2Layout, MAX_L1_BYTES};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+
+/// An L2 table: the entry that leads to it, where it is, its bytes.
+pub(super) type Table = (L1Entry, HostOffset, Vec<u8>);
 
 /// An L1 table in memory, of which the part from guest cluster `first` on counts.
 pub(super) struct Reach {
@@ -19,6 +22,11 @@ pub(super) struct Reach {
     /// The entries as they are in the file.
     pub(super) l1: Vec<u64>,
     first: u64,
+    /// A table that the plan is going to change, as it was: its index and what
+    /// [`Self::table`] returns.
+    held: Option<(usize, Table)>,
+    /// Guest data is in a file of its own, where nothing is counted.
+    external: bool,
 }
 
 impl Reach {
@@ -30,7 +38,15 @@ impl Reach {
         at: HostOffset,
         entries: u32,
     ) -> Result<Self> {
-        let mut bytes = vec![0; to_usize(u64::from(entries) * L1Entry::LEN)];
+        let len = u64::from(entries) * L1Entry::LEN;
+        if len > MAX_L1_BYTES {
+            let message = format!(
+                "the L1 table has {len} bytes; with more than {MAX_L1_BYTES} a disk has no \
+                 snapshots and does not get shorter"
+            );
+            return Err(Error::new(ErrorKind::Unsupported, message).about(&node.name));
+        }
+        let mut bytes = vec![0; to_usize(len)];
         read_padded(node.source.as_ref(), at.0, &mut bytes).map_err(|e| node.blame(e))?;
         let l1: Vec<u64> = bytes
             .chunks_exact(8)
@@ -42,6 +58,8 @@ impl Reach {
             at,
             l1,
             first: 0,
+            held: None,
+            external: node.wants_data_file(),
         };
         // No two entries name the same L2 table, so there are no more than clusters. Millions
         // that do would take for ever to walk.
@@ -55,6 +73,16 @@ impl Reach {
         Ok(reach)
     }
 
+    /// Only what is mapped from guest cluster `first` on.
+    ///
+    /// The table that this cluster is in is read now: it is going to change.
+    pub(super) fn starting_at(mut self, first: u64) -> Result<Self> {
+        self.first = first;
+        let index = to_usize(first / self.layout.entries());
+        self.held = self.table(index)?.map(|table| (index, table));
+        Ok(self)
+    }
+
     /// The entries without copied flags, as bytes.
     pub(super) fn shared_bytes(&self) -> Vec<u8> {
         let clear = |entry: &u64| (entry & !L1Entry::COPIED).to_be_bytes();
@@ -62,7 +90,12 @@ impl Reach {
     }
 
     /// The L2 table of this L1 index and its bytes.
-    pub(super) fn table(&self, index: usize) -> Result<Option<(L1Entry, HostOffset, Vec<u8>)>> {
+    pub(super) fn table(&self, index: usize) -> Result<Option<Table>> {
+        if let Some((held, table)) = &self.held
+            && *held == index
+        {
+            return Ok(Some(table.clone()));
+        }
         let bits = self.l1.get(index).copied().unwrap_or(0);
         let at = self.at.plus(to_u64(index) * L1Entry::LEN);
         let entry = L1Entry::from_bits(bits, at.0).map_err(|e| self.node.blame(e))?;
@@ -116,6 +149,9 @@ impl Reach {
     ) -> Result<()> {
         let layout = self.layout;
         let bits = layout.cluster.bits();
+        if self.external {
+            return Ok(());
+        }
         let entries = bytes.chunks_exact(to_usize(layout.entry_len()));
         for (slot, words) in entries.enumerate().skip(to_usize(skip)) {
             let (word, bitmap) = (be64(words, 0).unwrap_or(0), be64(words, 8).unwrap_or(0));
@@ -190,6 +226,13 @@ impl Window {
                 *slot = slot.saturating_sub(*other);
             }
         }
+    }
+
+    /// References to a cluster; 0 outside the window.
+    pub(super) fn get(&self, cluster: u64) -> u64 {
+        let chunk = self.chunks.get(&(cluster / CHUNK));
+        let slot = chunk.and_then(|chunk| chunk.get(to_usize(cluster % CHUNK)));
+        slot.copied().map_or(0, u64::from)
     }
 
     /// Clusters with references, in order, and how many.

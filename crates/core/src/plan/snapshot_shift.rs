@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use backchain_format::HostOffset;
 use backchain_format::bytes::{be64, to_u64, to_usize};
 use backchain_format::qcow2::{L1Entry, L2Entry};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -34,6 +35,14 @@ pub(super) struct Shift {
     end: u64,
     /// Ranges of clusters that nothing refers to any more.
     freed: Vec<Range<u64>>,
+}
+
+/// What a shift down leaves.
+pub(super) struct Remaining {
+    /// First host cluster behind all that are in use.
+    pub(super) end: u64,
+    /// Refcount blocks that count nothing: index and host cluster.
+    pub(super) unused: Vec<(u64, u64)>,
 }
 
 impl Shift {
@@ -103,6 +112,55 @@ impl Shift {
             refcounts.release(&window.range);
         }
         Ok(blocks << self.reach.layout.cluster.bits())
+    }
+
+    /// What is left when the refcounts are down: where the file can end, and the refcount blocks
+    /// that count nothing but themselves. `dropped` are clusters that lose one reference more.
+    pub(super) fn remaining(
+        mut self,
+        refcounts: &mut Refcounts,
+        dropped: &BTreeSet<u64>,
+    ) -> Result<Remaining> {
+        let per = refcounts.clusters_per_block();
+        let blocks: Vec<(u64, u64)> = refcounts.block_clusters().collect();
+        let hosts: HashSet<u64> = blocks.iter().map(|(_, host)| *host).collect();
+        let mut needed = BTreeSet::new();
+        let mut end = 0;
+        let tables = Settings::default().tables;
+        self.end = refcounts.covered();
+        while let Some(window) = self.window(refcounts, tables)? {
+            self.end = refcounts.covered();
+            let here = blocks
+                .iter()
+                .filter(|(index, _)| window.range.contains(&(index * per)));
+            for (index, _) in here {
+                for cluster in index * per..(index + 1) * per {
+                    let stored = refcounts.get(cluster)?;
+                    let gone = window.get(cluster) + u64::from(dropped.contains(&cluster));
+                    if stored > gone && !hosts.contains(&cluster) {
+                        needed.insert(*index);
+                        end = end.max(cluster + 1);
+                    }
+                }
+            }
+            refcounts.release(&window.range);
+        }
+        // A block that is needed has to be counted itself.
+        let by_index: BTreeMap<u64, u64> = blocks.iter().copied().collect();
+        let mut open: Vec<u64> = needed.iter().copied().collect();
+        while let Some(index) = open.pop() {
+            if let Some(host) = by_index.get(&index) {
+                end = end.max(host + 1);
+                if needed.insert(host / per) {
+                    open.push(host / per);
+                }
+            }
+        }
+        let unused = blocks.into_iter().filter(|(i, _)| !needed.contains(i));
+        Ok(Remaining {
+            end,
+            unused: unused.collect(),
+        })
     }
 
     /// References to the next window of clusters; `None` behind the last.

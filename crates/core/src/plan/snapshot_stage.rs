@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// A part of the change. Between two syncs phases write to different places.
 pub(super) enum Phase {
-    /// Bytes that nothing points at yet.
+    /// These steps: bytes that nothing points at yet, or references that go.
     Write(Vec<Step>),
     /// Refcounts up or down.
     Shift(Shift),
@@ -22,7 +22,10 @@ pub(super) enum Phase {
     Settle,
     /// The header that makes the change; durable before anything else.
     Header(Box<Header>),
-    /// Takes one reference off each of these clusters.
+    /// What was written is durable before anything else is.
+    Sync,
+    /// Takes one reference off each of these clusters, once all before is durable, and gives
+    /// freed clusters back.
     Drop(Vec<Range<u64>>),
 }
 
@@ -112,7 +115,6 @@ impl SnapshotStage {
         for shift in &mut self.done {
             shift.discard(to, out);
         }
-        out.push(Step::Seal { node: to });
         Ok(())
     }
 
@@ -134,6 +136,7 @@ impl SnapshotStage {
                 self.header(header, out);
                 self.sync(out);
             }
+            Phase::Sync => self.sync(out),
             Phase::Drop(ranges) => {
                 self.sync(out);
                 let ranges = std::mem::take(ranges);
