@@ -38,7 +38,7 @@ fn the_tree_is_drawn_with_its_branches_and_what_is_wrong() {
     ]);
     let drawn = dir.own_ok(&["chain", "."]);
     let expected = [
-        "./base  raw, 2 MiB",
+        "./base  raw, 2 MiB  [2 images depend on it: a change to it changes them all]",
         "├── ./clone  qcow2, 2 MiB",
         "└── ./mid  qcow2, 2 MiB",
         "    └── ./top  qcow2, 2 MiB",

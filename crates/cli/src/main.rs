@@ -5,10 +5,12 @@ mod cmd;
 mod failure;
 mod getopt;
 mod keyval;
+mod metered;
 mod new_image;
 mod object;
 mod open;
 mod output;
+mod problems;
 mod throttle;
 mod work;
 

@@ -4,8 +4,10 @@ use crate::args::Output;
 use crate::failure::{Failure, Outcome, code};
 use crate::open;
 use crate::output::{self, json, size};
+use crate::problems;
 use crate::work;
-use backchain::{Format, Link, Node, NodeId, Tree};
+use backchain::image::Qcow2;
+use backchain::{NodeId, Tree};
 use backchain_native::{FsGate, GateOptions, find_beside};
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -142,77 +144,38 @@ fn line(tree: &Tree, id: NodeId) -> String {
             image.format(),
             size::human(image.virtual_size())
         ));
-        let snapshots = image
-            .as_qcow2()
-            .map_or(0, |image| image.head.header.snapshots);
-        if snapshots > 0 {
-            text.push_str(&format!(", {snapshots} internal snapshot(s)"));
+        if let Some(image) = image.as_qcow2() {
+            let snapshots = u64::from(image.head.header.snapshots);
+            if snapshots > 0 {
+                text.push_str(&format!(", {}", count(snapshots, "internal snapshot")));
+            }
+            let bitmaps = bitmaps(image);
+            if bitmaps > 0 {
+                text.push_str(&format!(", {}", count(bitmaps, "bitmap")));
+            }
         }
     }
-    for problem in problems(tree, node) {
-        text.push_str(&format!("  [{problem}]"));
+    if let Some(data) = &node.data {
+        text.push_str(&format!(", data in {}", data.name));
+    }
+    for problem in problems::of(tree, node) {
+        text.push_str(&format!("  [{}]", problem.text));
     }
     text
 }
 
-fn state(tree: &Tree, node: &Node) -> &'static str {
-    if node.image.is_err() {
-        "damaged"
-    } else if tree.find_loop(node.id).is_some() {
-        "loop"
-    } else if wrong_label(tree, node).is_some() {
-        "wrong-label"
-    } else if matches!(tree.link(node.id), Link::Broken(_)) {
-        "missing-backing"
-    } else {
-        "ok"
-    }
+/// A number of things.
+fn count(n: u64, what: &str) -> String {
+    let s = if n == 1 { "" } else { "s" };
+    format!("{n} {what}{s}")
 }
 
-/// An overlay whose header has another format for `node` than what it holds, and that format.
-fn wrong_label(tree: &Tree, node: &Node) -> Option<(String, Format)> {
-    tree.children(node.id).into_iter().find_map(|child| {
-        let overlay = tree.node(child);
-        let label = overlay.backing()?.format.as_deref()?.parse().ok()?;
-        (label != node.probed).then(|| (overlay.file_name().to_owned(), label))
-    })
-}
-
-fn problems(tree: &Tree, node: &Node) -> Vec<String> {
-    let mut list = Vec::new();
-    if let Err(error) = &node.image {
-        list.push(error.to_string());
+/// Persistent bitmaps that the header tells of, consistent or not.
+fn bitmaps(image: &Qcow2) -> u64 {
+    match image.head.extensions.bitmaps(0) {
+        Some(Ok(extension)) => u64::from(extension.count),
+        _ => 0,
     }
-    if let Some(nodes) = tree.find_loop(node.id) {
-        let names: Vec<_> = nodes.iter().map(|&id| tree.node(id).file_name()).collect();
-        list.push(format!(
-            "the backing files form a loop: {}",
-            names.join(" -> ")
-        ));
-    }
-    if let Some((overlay, label)) = wrong_label(tree, node) {
-        let content = node.probed;
-        list.push(format!(
-            "{overlay} says it is {label}, but it holds {content}"
-        ));
-    }
-    if let Link::Broken(error) = tree.link(node.id) {
-        list.push(error.message().to_owned());
-    }
-    if let Some(backing) = node.backing()
-        && backing.format.is_none()
-    {
-        list.push("the format of its backing file is not recorded".to_owned());
-    }
-    if let Some(below) = tree.backing(node.id)
-        && tree.node(below).image.is_ok()
-        && tree.node(below).probed == Format::Raw
-        && tree.node(below).virtual_size() == 0
-        && node.virtual_size() > 0
-    {
-        list.push("its backing file is empty".to_owned());
-    }
-    list
 }
 
 fn describe(tree: &Tree, id: NodeId) -> Value {
@@ -228,6 +191,7 @@ fn describe(tree: &Tree, id: NodeId) -> Value {
         if let Some(image) = image.as_qcow2() {
             set("cluster-size", json!(image.head.header.cluster.bytes()));
             set("snapshots", json!(image.head.header.snapshots));
+            set("bitmaps", json!(bitmaps(image)));
         }
     }
     set("file-length", json!(node.source.len()));
@@ -248,7 +212,19 @@ fn describe(tree: &Tree, id: NodeId) -> Value {
         "overlays",
         above.iter().map(|&c| json!(tree.node(c).name)).collect(),
     );
-    set("state", json!(state(tree, node)));
-    set("problems", json!(problems(tree, node)));
+    if let Some(data) = &node.data {
+        set("data-file", json!(data.name));
+    }
+    set("state", json!(problems::state(tree, node)));
+    let (broken, worth): (Vec<_>, Vec<_>) = problems::of(tree, node)
+        .into_iter()
+        .partition(|problem| problem.broken);
+    let texts = |list: Vec<problems::Problem>| -> Value {
+        list.into_iter()
+            .map(|problem| json!(problem.text))
+            .collect()
+    };
+    set("problems", texts(broken));
+    set("warnings", texts(worth));
     Value::Object(map)
 }

@@ -2,6 +2,7 @@
 
 use crate::args::Output;
 use crate::failure::{Failure, Outcome, code};
+use crate::metered::Metered;
 use crate::open::{Input, SourceCache, target_cache};
 use crate::output::progress::When;
 use crate::output::{self, check as print};
@@ -9,10 +10,14 @@ use crate::work::{DryRun, Run};
 use backchain::check::{self, CheckFailure, CheckReport, Diagnosis, Fix, Told};
 use backchain::{Node, Operation, Tree};
 use clap::Args;
+use std::collections::BTreeSet;
 use std::io::Write;
+use std::sync::Arc;
 
 /// Findings that are printed, at most.
 const MAX_FINDINGS: u64 = 1_000_000;
+/// Clusters whose users are told, at most.
+const MAX_DETAILS: usize = 1000;
 
 /// Check the consistency of an image, and repair it
 #[derive(Args)]
@@ -21,10 +26,16 @@ pub(crate) struct Options {
     cache: SourceCache,
     /// How to print it
     #[arg(long, value_name = "OFMT", default_value = "human")]
-    output: Output,
+    pub(super) output: Output,
     /// Mend what is wrong: only lost clusters (leaks), or everything (all)
     #[arg(short, long, value_name = "leaks|all")]
     repair: Option<String>,
+    /// Say of every cluster that is wrong what uses it
+    #[arg(long)]
+    details: bool,
+    /// Check the backing files, too, and the links between all of them
+    #[arg(long)]
+    backing_chain: bool,
     /// Only show what a repair would do; no byte is changed
     #[arg(long, requires = "repair")]
     dry_run: bool,
@@ -33,11 +44,11 @@ pub(crate) struct Options {
     progress: bool,
     /// Say nothing but errors
     #[arg(short, long)]
-    quiet: bool,
+    pub(super) quiet: bool,
     #[command(flatten)]
-    input: Input,
+    pub(super) input: Input,
     /// The image
-    filename: String,
+    pub(super) filename: String,
 }
 
 pub(crate) fn run(options: &Options) -> Outcome {
@@ -54,6 +65,13 @@ pub(crate) fn run(options: &Options) -> Outcome {
     if fix != Fix::Nothing && options.input.sharing.force_share {
         let message = "force-share=on can only be used with read-only images";
         return Err(Failure::open(&options.filename, message));
+    }
+    if options.backing_chain {
+        if fix != Fix::Nothing {
+            let message = "--backing-chain cannot be combined with --repair (-r)";
+            return Err(Failure::usage("check", message));
+        }
+        return super::check_chain::run(options);
     }
     let mut found = examine(options, fix)?;
     if fix != Fix::Nothing && found.diagnosis.mends() {
@@ -87,14 +105,14 @@ pub(crate) fn run(options: &Options) -> Outcome {
     if report.check_errors > 0 {
         return Err(Failure::new("Check failed"));
     }
-    Ok(exit_code(&report))
+    Ok(print::exit_code(&report))
 }
 
 /// The image as it was opened, and what was found.
 struct Found {
     tree: Tree,
     gate: backchain_native::FsGate,
-    node: std::sync::Arc<Node>,
+    node: Arc<Node>,
     diagnosis: Diagnosis,
 }
 
@@ -103,10 +121,24 @@ fn examine(options: &Options, fix: Fix) -> Result<Found, Failure> {
     let mut tree = Tree::for_check();
     let gate = options.input.gate()?;
     let chain = options.input.chain(&mut tree, &gate, &options.filename)?;
-    let node = std::sync::Arc::clone(chain.top());
-    let Some(image) = node.image()?.as_qcow2() else {
+    let node = Arc::clone(chain.top());
+    if node.image()?.as_qcow2().is_none() {
         let failure = Failure::new("This image format does not support checks");
         return Err(failure.with_code(code::NO_CHECKS));
+    }
+    let diagnosis = examine_node(options, &node, fix)?;
+    Ok(Found {
+        tree,
+        gate,
+        node,
+        diagnosis,
+    })
+}
+
+/// Checks an image that was opened, telling the story.
+pub(super) fn examine_node(options: &Options, node: &Node, fix: Fix) -> Result<Diagnosis, Failure> {
+    let Some(image) = node.image()?.as_qcow2() else {
+        return Ok(Diagnosis::default());
     };
     if image.forgets_bitmaps() {
         output::warn(
@@ -125,19 +157,45 @@ fn examine(options: &Options, fix: Fix) -> Result<Found, Failure> {
     }
     // Findings go where qemu-img has them: to standard error, even with -q.
     let mut error = std::io::LineWriter::new(std::io::stderr());
+    let bits = image.head.header.cluster.bits();
+    let mut clusters = BTreeSet::new();
     let mut tell = |told: Told<'_>| {
         let _ = writeln!(error, "{told}");
+        if let Told::Found(finding) | Told::Mended(finding) = told
+            && options.details
+            && clusters.len() < MAX_DETAILS
+        {
+            clusters.extend(finding.cluster(bits));
+        }
     };
-    let diagnosis = check::diagnose(node.source.as_ref(), image, fix, MAX_FINDINGS, &mut tell);
+    let when = When::asked(options.progress, options.quiet);
+    let source = Metered::new(&node.source, image, "check", when);
+    let diagnosis = check::diagnose(&source, image, fix, MAX_FINDINGS, &mut tell);
+    source.finish();
+    drop(source);
     if let Some(failure) = &diagnosis.failure {
         explain(failure);
     }
-    Ok(Found {
-        tree,
-        gate,
-        node,
-        diagnosis,
-    })
+    details(&mut error, node, &clusters)?;
+    Ok(diagnosis)
+}
+
+/// Says what uses each of some clusters.
+fn details(out: &mut impl Write, node: &Node, clusters: &BTreeSet<u64>) -> Result<(), Failure> {
+    if clusters.is_empty() {
+        return Ok(());
+    }
+    let clusters: Vec<u64> = clusters.iter().copied().collect();
+    for (cluster, users) in check::users(node, &clusters)? {
+        let names: Vec<String> = users.iter().map(ToString::to_string).collect();
+        let what = match names.split_last() {
+            None => "not used by anything".to_owned(),
+            Some((last, [])) => format!("used by {last}"),
+            Some((last, rest)) => format!("used by {} and by {last}", rest.join(", by ")),
+        };
+        let _ = writeln!(out, "Cluster {cluster} is {what}");
+    }
+    Ok(())
 }
 
 fn explain(failure: &CheckFailure) {
@@ -181,15 +239,4 @@ fn show(options: &Options, report: &CheckReport) -> Result<(), Failure> {
     }
     out.flush()?;
     Ok(())
-}
-
-/// qemu-img's exit code for a check that was completed.
-fn exit_code(report: &CheckReport) -> u8 {
-    if report.corruptions > 0 {
-        code::CORRUPT
-    } else if report.leaks > 0 {
-        code::LEAKS
-    } else {
-        code::OK
-    }
 }

@@ -7,6 +7,7 @@ pub(crate) mod blockcommit;
 pub(crate) mod blockpull;
 pub(crate) mod chain;
 pub(crate) mod check;
+mod check_chain;
 pub(crate) mod commit;
 pub(crate) mod compare;
 pub(crate) mod convert;

@@ -1,5 +1,6 @@
 //! What `check` prints at its end.
 
+use crate::failure::code;
 use backchain::check::CheckReport;
 use serde_json::{Map, Value, json};
 use std::io::Write;
@@ -105,4 +106,17 @@ fn percent(part: u64, whole: u64) -> String {
     #[allow(clippy::cast_precision_loss)]
     let percent = part as f64 * 100.0 / whole as f64;
     format!("{percent:.2}")
+}
+
+/// qemu-img's exit code for a check that was completed.
+pub(crate) fn exit_code(report: &CheckReport) -> u8 {
+    if report.check_errors > 0 {
+        code::FAILED
+    } else if report.corruptions > 0 {
+        code::CORRUPT
+    } else if report.leaks > 0 {
+        code::LEAKS
+    } else {
+        code::OK
+    }
 }

@@ -192,6 +192,20 @@ pub enum Finding {
 }
 
 impl Finding {
+    /// The host clusters it is about, in an image with clusters of `1 << cluster_bits` bytes.
+    pub fn cluster(&self, cluster_bits: u32) -> Option<u64> {
+        match self {
+            Finding::Leak { cluster, .. } | Finding::RefcountTooLow { cluster, .. } => {
+                Some(*cluster)
+            }
+            Finding::RefcountOverflow { offset }
+            | Finding::L2TableMisaligned { offset }
+            | Finding::ClusterMisaligned { offset, .. }
+            | Finding::PastEnd { offset, .. } => Some(offset >> cluster_bits),
+            _ => None,
+        }
+    }
+
     /// How much it matters.
     pub fn severity(&self) -> Severity {
         match self {

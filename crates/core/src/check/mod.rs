@@ -21,6 +21,7 @@ mod snapshots;
 mod spans;
 mod stored;
 mod tables;
+mod users;
 mod words;
 
 pub use diagnosis::{CheckFailure, Diagnosis, Fix, diagnose};
@@ -29,6 +30,7 @@ pub(crate) use flags::Word;
 pub use refcounts::Refcounts;
 pub(crate) use remedy::{CountCursor, Counting, Piece, Remedy, TableCursor};
 pub use report::{CheckReport, Told};
+pub use users::{User, users};
 
 use crate::image::Qcow2;
 use crate::source::ReadAt;

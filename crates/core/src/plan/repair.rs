@@ -41,7 +41,7 @@ pub(super) fn correct(node: &Arc<Node>, refcounts: &mut Refcounts) -> Result<()>
         let kind = error.kind();
         let message = format!(
             "the image was not closed properly and cannot be repaired on the way: {}; \
-             try 'qemu-img check -r all' first",
+             repair it with check -r all first",
             error.message()
         );
         Error::new(kind, message).about(&node.name)
