@@ -228,6 +228,7 @@ fn exercise(tree: &Tree, top: NodeId) {
             base: chain.layers().get(2).map(|node| node.id),
             name: None,
             format: None,
+            compress: false,
         });
     }
     for operation in operations {

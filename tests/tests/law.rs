@@ -281,6 +281,7 @@ fn a_name_that_does_not_fit_is_refused_at_once() {
         base: Some(id(0)),
         name: Some("x".repeat(len)),
         format: None,
+        compress: false,
     };
     assert!(case.open().plan(&rebase(200)).is_ok());
     let error = case.open().plan(&rebase(500)).err().unwrap();

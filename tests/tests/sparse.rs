@@ -140,7 +140,7 @@ proptest! {
             4 => (Operation::Pull { overlay: id(2), base: None }, &[0, 1, 2, 3]),
             _ => {
                 let (name, format) = (None, None);
-                let rebase = Operation::Rebase { overlay: id(3), base: Some(id(1)), name, format };
+                let rebase = Operation::Rebase { overlay: id(3), base: Some(id(1)), name, format, compress: false };
                 (rebase, &[0, 1, 2, 3])
             }
         };
@@ -218,6 +218,7 @@ fn virtual_size_alone_costs_nothing() {
             base: Some(id(2)),
             name: None,
             format: None,
+            compress: false,
         },
         convert(Format::Raw),
         convert(Format::Qcow2),

@@ -341,8 +341,13 @@ fn data_file_name(node: &Node) -> String {
 /// Why a file that was opened is not an image of its format.
 pub(crate) fn why_not_image(node: &Node) -> Option<String> {
     let error = node.image.as_ref().err()?;
+    Some(words(error))
+}
+
+/// An error in qemu-img's words where it has any.
+pub(crate) fn words(error: &Error) -> String {
     let words = error.as_qemu().map(str::to_owned);
-    Some(words.unwrap_or_else(|| error.to_string()))
+    words.unwrap_or_else(|| error.to_string())
 }
 
 /// The last part of a message about the file `name`.

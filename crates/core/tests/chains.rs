@@ -187,6 +187,7 @@ fn a_rebase_onto_what_depends_on_the_overlay_is_a_loop() {
         base: Some(top),
         name: None,
         format: None,
+        compress: false,
     };
     let name = Some("top".to_owned());
     let relink = Operation::Relink {

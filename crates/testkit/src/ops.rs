@@ -184,6 +184,7 @@ impl Pick {
             base: base.map(id),
             name: None,
             format: None,
+            compress: false,
         });
         op.links = vec![(overlay, base)];
         Some(op)

@@ -12,6 +12,9 @@ use std::path::Path;
 /// Up to here files are compared byte by byte before anything else: equal files need no judge.
 const SMALL: u64 = 64 << 20;
 
+/// The content of larger disks is not compared.
+const HUGE: u64 = 4 << 40;
+
 /// What differs in one aspect of one file.
 pub(super) struct FileDifference {
     pub(super) name: String,
@@ -134,6 +137,15 @@ impl Opening {
     }
 }
 
+/// What the header of a qcow2 file has for it.
+fn virtual_size(path: &Path) -> io::Result<Option<u64>> {
+    let head = head(path)?;
+    let size = head.get(24..32).and_then(|bytes| bytes.try_into().ok());
+    Ok(size
+        .filter(|_| head.starts_with(b"QFI\xfb"))
+        .map(u64::from_be_bytes))
+}
+
 fn head(path: &Path) -> io::Result<Vec<u8>> {
     use std::io::Read;
     let mut head = Vec::new();
@@ -177,7 +189,9 @@ fn images(
         };
         differ(aspect, view(&openings.0, theirs)?, view(&openings.1, ours)?);
     }
-    if case.judges(Aspect::Content) {
+    // Walking through them takes minutes, and their maps were compared.
+    let huge = virtual_size(&theirs.join(name))?.is_some_and(|size| size > HUGE);
+    if case.judges(Aspect::Content) && !huge {
         let (left, right) = content(case, name, theirs, ours)?;
         differ(Aspect::Content, left, right);
         // A qcow2 file may be longer than another of the same meaning.

@@ -101,6 +101,7 @@ async fn layer(name: &str, view: View, below: &[(&str, Source)]) -> Result<Sourc
         base: Some(base),
         name: None,
         format: None,
+        compress: false,
     };
     fill(
         &handle,

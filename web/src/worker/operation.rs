@@ -45,6 +45,7 @@ pub fn wish(session: &Session, form: &Operation) -> Result<Wish, String> {
             base,
             name: None,
             format: None,
+            compress: false,
         },
         Kind::Remove => Wish::Remove {
             layer: top,

@@ -26,6 +26,9 @@ pub(crate) struct Options {
     /// Cache mode of the backing files; accepted, without effect
     #[arg(short = 'T', long, value_name = "BACKING_CACHE")]
     backing_cache: Option<String>,
+    /// Compress the clusters that are copied
+    #[arg(short, long)]
+    compress: bool,
     /// Change the link only, whatever FILENAME reads afterwards
     #[arg(short = 'u', long)]
     backing_unsafe: bool,
@@ -140,6 +143,7 @@ fn safe(
         base,
         name: wanted(options).map(str::to_owned),
         format: label,
+        compress: options.compress,
     })
 }
 

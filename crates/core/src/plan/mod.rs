@@ -341,7 +341,11 @@ impl crate::Tree {
                 base,
                 name,
                 format,
-            } => rebase::plan_rebase(self, *overlay, *base, name.as_deref(), *format),
+                compress,
+            } => {
+                let link = (name.as_deref(), *format);
+                rebase::plan_rebase(self, *overlay, *base, link, *compress)
+            }
             Operation::Relink {
                 overlay,
                 name,

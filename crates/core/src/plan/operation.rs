@@ -54,6 +54,9 @@ pub enum Operation {
         name: Option<String>,
         /// Format label to record; what `base` is when `None`.
         format: Option<Format>,
+        /// Whole clusters that are copied are compressed.
+        #[serde(default)]
+        compress: bool,
     },
     /// Changes only the link of `overlay`, whatever it reads afterwards (`rebase -u`).
     Relink {

@@ -47,16 +47,29 @@ pub(super) fn plan_pull(tree: &Tree, overlay: NodeId, base: Option<NodeId>) -> R
         .map(|base| backing_for(tree, &node.name, tree.node(base)))
         .transpose()?;
     let under = base.map(|base| tree.chain(base)).transpose()?;
-    build(info, tree, &chain, under, backing, false)
+    let copying = Copying {
+        compare: false,
+        compress: false,
+    };
+    build(info, tree, &chain, under, backing, copying)
 }
 
-/// [`super::Operation::Rebase`]: only what reads differently moves into the overlay.
+/// How what moves into the overlay is found and stored.
+struct Copying {
+    /// Only what reads differently below moves.
+    compare: bool,
+    /// Whole clusters are compressed.
+    compress: bool,
+}
+
+/// [`super::Operation::Rebase`]: only what reads differently moves into the overlay. `link` is
+/// the name and the format to record.
 pub(super) fn plan_rebase(
     tree: &Tree,
     overlay: NodeId,
     base: Option<NodeId>,
-    name: Option<&str>,
-    format: Option<Format>,
+    (name, format): (Option<&str>, Option<Format>),
+    compress: bool,
 ) -> Result<Plan> {
     let chain = tree.chain(overlay)?;
     let node = tree.node(overlay);
@@ -86,8 +99,11 @@ pub(super) fn plan_rebase(
     } else {
         info.equivalent(format!("qemu-img rebase -b \"\" {}", node.name));
     }
-    let compare = under.is_some();
-    build(info, tree, &chain, under, backing, compare)
+    let copying = Copying {
+        compare: under.is_some(),
+        compress,
+    };
+    build(info, tree, &chain, under, backing, copying)
 }
 
 fn refuse_loop(tree: &Tree, overlay: NodeId, below: &Chain) -> Result<()> {
@@ -109,7 +125,7 @@ fn build(
     chain: &Chain,
     under: Option<Chain>,
     backing: Option<Backing>,
-    compare: bool,
+    copying: Copying,
 ) -> Result<Plan> {
     let node = chain.top();
     guard::data_writable(tree, node)?;
@@ -131,13 +147,20 @@ fn build(
     repair::warning(node).into_iter().for_each(|w| info.warn(w));
 
     let head = HeadCell::of(node)?;
-    let take = Take::Below { compare, from: 0 };
+    let take = Take::Below {
+        compare: copying.compare,
+        from: 0,
+    };
     let flow = Flow::new(chain, under, take, node.image()?.granule())?;
     let target = Qcow2Target::new(node, head.clone(), true)?;
     let sync = vec![super::Step::Sync { node: node.id }];
+    let mut copy = Qcow2Stage::new(target, flow, None, sync);
+    if copying.compress {
+        copy = copy.packed();
+    }
     let stages: Vec<Box<dyn Stage>> = vec![
         Box::new(Fixed(clear_unknown_bits(node)?)),
-        Box::new(Qcow2Stage::new(target, flow, None, sync)),
+        Box::new(copy),
         Box::new(Relink::new(node.id, head, backing).map_err(|e| node.blame(e))?),
     ];
     Ok(Plan::new(info.build(), stages))

@@ -80,9 +80,15 @@ fn by_rebase(tree: &Tree, layer: NodeId, below: NodeId) -> Result<Plan> {
     let Some(first) = children.next() else {
         return Err(Error::new(ErrorKind::Invalid, "nothing is above the layer"));
     };
-    let mut plan = rebase::plan_rebase(tree, first, Some(below), None, None)?;
+    let mut plan = rebase::plan_rebase(tree, first, Some(below), (None, None), false)?;
     for child in children {
-        plan.append(rebase::plan_rebase(tree, child, Some(below), None, None)?);
+        plan.append(rebase::plan_rebase(
+            tree,
+            child,
+            Some(below),
+            (None, None),
+            false,
+        )?);
     }
     plan.info.superseded.push(layer);
     plan.info.method = Some(RemoveMethod::Rebase);
