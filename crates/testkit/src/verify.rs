@@ -6,8 +6,9 @@
 use crate::bitmaps;
 use backchain_format::HostOffset;
 use backchain_format::bytes::{be64, to_u64, to_usize};
+use backchain_format::luks::HeaderPointer;
 use backchain_format::qcow2::{
-    Head, L1Entry, L2Entry, L2Kind, RefcountBlock, RefcountTableEntry, SnapshotEntry,
+    Extensions, Head, L1Entry, L2Entry, L2Kind, RefcountBlock, RefcountTableEntry, SnapshotEntry,
 };
 use std::collections::BTreeMap;
 
@@ -70,6 +71,12 @@ impl Check<'_> {
         self.refer("header", 0, cluster.bytes(), cluster.bytes());
         self.tables(head, header.l1_table, header.l1_entries, true);
         self.snapshots(head);
+        if let Some(data) = head.extensions.get(Extensions::CRYPTO) {
+            match HeaderPointer::from_bytes(data) {
+                Ok(at) => self.refer("encryption header", at.offset, at.len, cluster.bytes()),
+                Err(error) => self.error(format!("encryption header: {error}")),
+            }
+        }
         let table = header.refcount_table.0;
         let table_len = header.refcount_table_bytes();
         self.refer("refcount table", table, table_len, cluster.bytes());

@@ -7,7 +7,7 @@ use crate::chain::{Node, NodeId};
 use crate::crypto::SECTOR;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::Place;
-use backchain_format::{Format, HostOffset};
+use backchain_format::HostOffset;
 use std::sync::Arc;
 
 /// How a target stores what it is given.
@@ -178,6 +178,9 @@ impl Sink {
                 continue;
             }
             let start = piece.start.max(known);
+            if start > piece.start && !piece.is_zero() {
+                return Err(odd(&piece));
+            }
             whole.push(whole_sectors(piece.slice(start, u64::MAX))?);
         }
         if let (Some(end), Some(last)) = (end, whole.last().map(Piece::end))
@@ -197,15 +200,15 @@ impl Sink {
     }
 }
 
-/// The piece made longer where its sector ends in zeros behind the end of a raw file.
+/// The piece made longer where its sector ends in zeros behind the end of a file.
 pub(super) fn whole_sectors(mut piece: Piece) -> Result<Piece> {
     let over = piece.end() % SECTOR;
     if over > 0 && piece.start.is_multiple_of(SECTOR) {
         let at_end = match (&piece.from, piece.place) {
             (None, _) => true,
             (Some(node), Place::Data { host }) => {
-                let is_raw = node.image()?.format() == Format::Raw;
-                is_raw && node.source.len() <= host.plus(piece.len).0
+                let is_plain = node.cipher()?.is_none();
+                is_plain && node.data_node().source.len() <= host.plus(piece.len).0
             }
             _ => false,
         };
@@ -216,10 +219,14 @@ pub(super) fn whole_sectors(mut piece: Piece) -> Result<Piece> {
     if piece.start.is_multiple_of(SECTOR) && piece.len.is_multiple_of(SECTOR) {
         return Ok(piece);
     }
+    Err(odd(&piece))
+}
+
+fn odd(piece: &Piece) -> Error {
     let message = format!(
         "guest bytes {} to {} cannot be encrypted: a layer's length is not a multiple of {SECTOR}",
         piece.start,
         piece.end()
     );
-    Err(Error::new(ErrorKind::Unsupported, message))
+    Error::new(ErrorKind::Unsupported, message)
 }

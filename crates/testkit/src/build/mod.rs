@@ -8,6 +8,7 @@ mod raw;
 mod spec;
 pub mod strategy;
 
+pub use qcow2::passphrase;
 pub use spec::{FormatSpec, LayerSpec, Qcow2Spec, TreeSpec};
 
 use crate::model::Layer;

@@ -62,6 +62,8 @@ pub struct Qcow2Spec {
     pub data_file: bool,
     /// The data file is a raw image of the disk; only without a backing file.
     pub data_raw: bool,
+    /// Guest data encrypted with LUKS.
+    pub encrypted: bool,
 }
 
 impl Qcow2Spec {
@@ -80,6 +82,7 @@ impl Qcow2Spec {
             odd_head: false,
             data_file: false,
             data_raw: false,
+            encrypted: false,
         }
     }
 
@@ -95,6 +98,11 @@ impl Qcow2Spec {
         }
         self.data_raw &= self.data_file;
         self.extended &= self.cluster_bits >= 14;
+        // The head of an encrypted image needs room, and noise is not cut off.
+        self.encrypted &= self.cluster_bits >= 11;
+        self.data_file &= !self.encrypted;
+        self.data_raw &= self.data_file;
+        self.cut &= !self.encrypted;
         self
     }
 }

@@ -21,6 +21,8 @@ pub struct Limits {
     pub growth: bool,
     /// External data files: QEMU looks for them in the working directory.
     pub data_files: bool,
+    /// Encrypted images; they are whole sectors long.
+    pub encrypted: bool,
 }
 
 impl Limits {
@@ -33,6 +35,7 @@ impl Limits {
         odd_sizes: true,
         growth: false,
         data_files: true,
+        encrypted: false,
     };
     /// Everything the format has.
     pub const ALL: Self = Self {
@@ -43,6 +46,7 @@ impl Limits {
         odd_sizes: true,
         growth: false,
         data_files: true,
+        encrypted: false,
     };
     /// For tests that look at every step of a plan.
     pub const TINY: Self = Self {
@@ -53,6 +57,20 @@ impl Limits {
         odd_sizes: false,
         growth: false,
         data_files: true,
+        encrypted: false,
+    };
+    /// Encrypted images among others.
+    pub const ENCRYPTED: Self = Self {
+        odd_sizes: false,
+        data_files: false,
+        encrypted: true,
+        ..Self::SMALL
+    };
+    /// The same for tests that look at every step of a plan.
+    pub const ENCRYPTED_TINY: Self = Self {
+        data_files: false,
+        encrypted: true,
+        ..Self::TINY
     };
     /// Refcount and L1 tables outgrow their clusters.
     pub const GROWTH: Self = Self {
@@ -63,6 +81,7 @@ impl Limits {
         odd_sizes: false,
         growth: true,
         data_files: true,
+        encrypted: false,
     };
 }
 
@@ -170,7 +189,7 @@ fn qcow2(limits: Limits) -> impl Strategy<Value = FormatSpec> {
         flag(2),
         flag(3),
         flag(4),
-        (flag(4), flag(5), flag(5), flag(2)),
+        (flag(4), flag(5), flag(5), flag(2), flag(2)),
     )
         .prop_map(
             move |(
@@ -182,7 +201,7 @@ fn qcow2(limits: Limits) -> impl Strategy<Value = FormatSpec> {
                 shuffled,
                 leaky,
                 cut,
-                (odd_head, bitmaps, data_file, data_raw),
+                (odd_head, bitmaps, data_file, data_raw, encrypted),
             )| {
                 let spec = Qcow2Spec {
                     v3,
@@ -197,6 +216,7 @@ fn qcow2(limits: Limits) -> impl Strategy<Value = FormatSpec> {
                     bitmaps,
                     data_file: data_file && limits.data_files,
                     data_raw,
+                    encrypted: encrypted && limits.encrypted,
                 };
                 FormatSpec::Qcow2(spec.valid())
             },

@@ -4,11 +4,12 @@ use super::super::Qcow2Spec;
 use super::bitmaps::{self, Bitmap, Chunk};
 use super::guest::Disk;
 use super::layout::Places;
-use super::{Guest, Shape};
+use super::{Guest, Shape, encrypt};
 use crate::rng::Rng;
 use crate::sim::SimFile;
 use backchain_format::HostOffset;
 use backchain_format::bytes::{to_u64, to_usize};
+use backchain_format::luks::HeaderPointer;
 use backchain_format::qcow2::{
     Backing, Codec, CryptMethod, Extension, Extensions, FeatureNames, Head, Header, L1Entry,
     L2Entry, L2Kind, RefcountBlock, Subclusters, Version, autoclear, compatible, incompatible,
@@ -57,7 +58,14 @@ pub(super) fn encode(
         match (guest, places.packed[index]) {
             // They are in a file of their own.
             (Guest::Host(_) | Guest::ZeroHost, _) if format.data_file => {}
-            (Guest::Host(_), _) => put(places.host[index] * cluster, bytes),
+            (Guest::Host(_), _) => {
+                let at = places.host[index] * cluster;
+                let mut bytes = bytes.to_vec();
+                if format.encrypted {
+                    encrypt::encrypt(at, &mut bytes);
+                }
+                put(at, &bytes);
+            }
             (Guest::ZeroHost, _) => {
                 rng.fill(&mut garbage);
                 put(places.host[index] * cluster, &garbage);
@@ -65,6 +73,9 @@ pub(super) fn encode(
             (Guest::Packed(packed), Some(place)) => put(place.host.0, packed),
             _ => {}
         }
+    }
+    if format.encrypted {
+        put(places.crypto * cluster, &encrypt::header());
     }
     put_bitmaps(shape, places, maps, &mut put);
     refcounts(shape, places, &mut put);
@@ -106,7 +117,11 @@ pub(super) fn head(
         backing_name: None,
         cluster: shape.layout.cluster,
         size: shape.size,
-        crypt: CryptMethod::None,
+        crypt: if format.encrypted {
+            CryptMethod::Luks
+        } else {
+            CryptMethod::None
+        },
         l1_table: HostOffset(places.l1 * cluster),
         l1_entries: u32::try_from(shape.tables()).expect("a small disk"),
         refcount_table: HostOffset(places.ref_table * cluster),
@@ -135,6 +150,14 @@ pub(super) fn head(
         if format.data_raw {
             header.autoclear |= autoclear::RAW_DATA_FILE;
         }
+    }
+    if format.encrypted {
+        let pointer = HeaderPointer {
+            offset: places.crypto * cluster,
+            len: to_u64(encrypt::header().len()),
+        };
+        let (kind, data) = (Extensions::CRYPTO, pointer.to_bytes());
+        extensions.0.push(Extension { kind, data });
     }
     if format.v3 && cluster >= 1024 {
         extensions.0.push(Extension {

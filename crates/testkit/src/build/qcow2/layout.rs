@@ -3,7 +3,7 @@
 use super::super::Qcow2Spec;
 use super::bitmaps::{self, Bitmap, Chunk};
 use super::guest::Disk;
-use super::{Guest, Shape};
+use super::{Guest, Shape, encrypt};
 use crate::rng::Rng;
 use backchain_format::HostOffset;
 use backchain_format::bytes::{to_u64, to_usize};
@@ -19,6 +19,7 @@ enum Item {
     Run(usize),
     RefTable,
     RefBlock(u64),
+    Crypto,
     BitmapDirectory,
     BitmapTable(usize),
     BitmapBits(usize, usize),
@@ -47,6 +48,8 @@ pub(super) struct Places {
     pub(super) ref_table: u64,
     pub(super) ref_table_clusters: u64,
     pub(super) ref_blocks: Vec<u64>,
+    /// LUKS header; 0 for none.
+    pub(super) crypto: u64,
     /// Bitmap directory; 0 for none.
     pub(super) bitmap_directory: u64,
     /// By bitmap.
@@ -90,6 +93,7 @@ impl Places {
             }
         }
         items.extend((0..runs.len()).map(Item::Run));
+        items.extend(format.encrypted.then_some(Item::Crypto));
         items.extend((!maps.is_empty()).then_some(Item::BitmapDirectory));
         for (number, map) in maps.iter().enumerate() {
             items.push(Item::BitmapTable(number));
@@ -101,6 +105,10 @@ impl Places {
         let size = |item: &Item| match item {
             Item::L1 => shape.layout.cluster.clusters(shape.tables() * 8),
             Item::Run(run) => runs[*run].clusters,
+            Item::Crypto => shape
+                .layout
+                .cluster
+                .clusters(to_u64(encrypt::header().len())),
             Item::BitmapDirectory => shape.layout.cluster.clusters(bitmaps::directory_len(maps)),
             Item::BitmapTable(number) => shape.layout.cluster.clusters(maps[*number].table_len()),
             Item::RefTable => 0,
@@ -177,6 +185,7 @@ impl Places {
             ref_table: 0,
             ref_table_clusters: table_clusters,
             ref_blocks: Vec::new(),
+            crypto: 0,
             bitmap_directory: 0,
             bitmap_tables: Vec::new(),
             bitmap_bits: BTreeMap::new(),
@@ -191,8 +200,9 @@ impl Places {
             (places.last, places.packed_end) = (None, None);
             let mut count = 1;
             match item {
-                Item::L1 | Item::BitmapDirectory | Item::BitmapTable(_) => {
+                Item::L1 | Item::Crypto | Item::BitmapDirectory | Item::BitmapTable(_) => {
                     match item {
+                        Item::Crypto => places.crypto = at,
                         Item::L1 => places.l1 = at,
                         Item::BitmapDirectory => places.bitmap_directory = at,
                         Item::BitmapTable(number) => tables.push((*number, at)),

@@ -3,8 +3,11 @@
 mod bitmaps;
 mod data_file;
 mod encode;
+mod encrypt;
 mod guest;
 mod layout;
+
+pub use encrypt::passphrase;
 
 use super::{Built, LayerSpec, Qcow2Spec};
 use crate::rng::Rng;
