@@ -215,3 +215,38 @@ fn a_locked_image_says_so() {
         assert_eq!(error.kind(), ErrorKind::Locked);
     }
 }
+
+/// Whatever stands in a LUKS header, opening it ends with an answer: no panic, no endless work.
+#[test]
+fn a_damaged_header_is_answered() {
+    let options = LuksOptions {
+        cipher: CipherSpec::parse("aes", "xts-plain64", 64).expect("a cipher"),
+        hash: HashName::Sha256,
+        slot_iterations: 1000,
+        digest_iterations: 1000,
+    };
+    let volume = LuksArea::create(&options, b"x", &Seed([1; 32])).expect("a header");
+    let payload = volume.bytes.len();
+    for at in (0..592).step_by(2) {
+        for value in [0x00, 0x01, 0x7f, 0xff] {
+            let mut bytes = volume.bytes.clone();
+            bytes.resize(payload + SIZE, 0);
+            bytes[at..at + 2].fill(value);
+            let mut gate = backchain::chain::MapGate::default();
+            gate.0.insert("v".to_owned(), std::sync::Arc::new(bytes));
+            let mut tree = Tree::new();
+            let id = tree.add(&gate, "v", Some(Format::Luks)).expect("a file");
+            let Ok(chain) = tree.chain(id) else { continue };
+            assert!(chain.extents(0).expect("extents").all(|e| e.is_ok()));
+            let Ok(Some(area)) = chain
+                .top()
+                .image()
+                .and_then(|i| i.luks(&*chain.top().source))
+            else {
+                panic!("a header that was read before");
+            };
+            let slots = area.header.slots.iter().filter(|slot| slot.active);
+            assert!(slots.map(|s| u64::from(s.iterations)).sum::<u64>() < 1 << 31);
+        }
+    }
+}
