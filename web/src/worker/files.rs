@@ -252,7 +252,10 @@ impl Files {
 impl Gate for Files {
     fn open(&self, request: Request<'_>) -> Result<chain::Granted, Denied> {
         let (nth, name) = if let Some(referrer) = request.referrer {
-            let name = Locator::resolve(request.name, Some(&referrer.name))
+            // There is no working directory: what is relative to it is looked for beside.
+            let name = request.name;
+            let name = name.strip_prefix("file:").unwrap_or(name);
+            let name = Locator::resolve(name, Some(&referrer.name))
                 .map_err(|e| Denied::Unsupported(e.to_string()))?;
             let name = normal(&name);
             let nth = self

@@ -43,8 +43,10 @@ impl Session {
         let all: Vec<usize> = (0..self.files.0.len()).collect();
         let (first, ids) = self.grow(&all);
         let referred = |nth: &usize| {
-            ids.get(nth)
-                .is_some_and(|&id| !first.children(id).is_empty() && first.backing(id) != Some(id))
+            ids.get(nth).is_some_and(|&id| {
+                let backs = !first.children(id).is_empty() && first.backing(id) != Some(id);
+                backs || !first.data_owners(id).is_empty()
+            })
         };
         self.ignored.clear();
         let mut roots = Vec::new();
@@ -177,6 +179,10 @@ impl Session {
 
     fn draw(&self, nth: usize, id: NodeId) -> Option<Layer> {
         let entry = self.files.0.get(nth)?;
+        if !self.tree.data_owners(id).is_empty() {
+            // An external data file is a part of its image.
+            return None;
+        }
         let node = self.tree.node(id);
         let backing = self.tree.backing(id);
         let has_overlays = self.tree.children(id).iter().any(|&child| child != id);

@@ -82,8 +82,11 @@ fn related(tree: &Tree, named: &[NodeId]) -> BTreeSet<NodeId> {
         if found.insert(id) {
             next.extend(tree.backing(id));
             next.extend(tree.children(id));
+            next.extend(tree.data_owners(id));
         }
     }
+    // A data file is a part of its image, not a layer.
+    found.retain(|&id| tree.data_owners(id).is_empty());
     found
 }
 
