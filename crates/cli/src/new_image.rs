@@ -213,7 +213,9 @@ impl<T: Default> UnwrapOrDefaultOf<T> for Option<Option<T>> {
 fn bytes(key: &str, text: &str) -> Result<u64, String> {
     // With a suffix, a negative number is none.
     let negative = text.trim_start().starts_with('-') && text.ends_with(char::is_alphabetic);
-    size::parse(text).map_err(|error| match error {
+    let plus = text.trim_start().strip_prefix('+');
+    let number = plus.filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    size::parse(number.unwrap_or(text)).map_err(|error| match error {
         SizeError::TooLarge if !negative => {
             format!("Value '{text}' is out of range for parameter '{key}'")
         }

@@ -8,9 +8,9 @@ use crate::new_image::{NewImage, check_lists, pairs, wants_help};
 use crate::open::{Input, TargetCache};
 use crate::output::progress::{Progress, When};
 use crate::output::{self};
-use crate::work::{DryRun, Run, Talk};
+use crate::work::{self, DryRun, Run, Talk};
 use backchain::format::qcow2::{CryptMethod, compatible, incompatible};
-use backchain::plan::Amendment;
+use backchain::plan::{Amendment, Preallocation};
 use backchain::{Format, NodeId, Operation, Tree};
 use backchain_native::{Durability, FsGate};
 use clap::Args;
@@ -24,7 +24,7 @@ pub(crate) struct Options {
     /// Options to change; `-o help` lists them
     #[arg(short, long, value_name = "OPTIONS")]
     options: Vec<String>,
-    /// Allow operations that may lose data
+    /// Allow operations that may lose data, such as a smaller size while other images read it
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -283,7 +283,8 @@ impl Amend<'_> {
             }
             self.step(Amendment::LazyRefcounts(on))?;
         }
-        if let Some(size) = given.values.number("size") {
+        if let Some(size) = given.values.number("size").filter(|&size| size > 0) {
+            // None at all is as good as not said.
             self.resize(size)?;
         }
         if version == Some(false) {
@@ -303,13 +304,33 @@ impl Amend<'_> {
         if !size.is_multiple_of(512) {
             return Err(Failure::new("The new size must be a multiple of 512"));
         }
-        Err(Failure::new("changing the size is not supported yet"))
+        let (mut tree, image) = self.open()?;
+        if size == tree.node(image).virtual_size() {
+            return Ok(());
+        }
+        if size < tree.node(image).virtual_size() {
+            work::look_beside(&mut tree);
+        }
+        let operation = Operation::Resize {
+            image,
+            size,
+            preallocation: Preallocation::Off,
+            allow_broken: self.options.force,
+        };
+        self.run()
+            .go_or(&tree, &self.gate, &operation, &super::resize::failed)?;
+        Ok(())
     }
 
     /// Does one of the changes.
     fn go(&mut self, operation: impl Fn(NodeId) -> Operation) -> Result<(), Failure> {
         let (tree, node) = self.open()?;
-        let run = Run {
+        self.run().go(&tree, &self.gate, &operation(node))?;
+        Ok(())
+    }
+
+    fn run(&self) -> Run<'_> {
+        Run {
             title: "amend",
             dry_run: &self.options.dry_run,
             progress: When::Never,
@@ -317,8 +338,6 @@ impl Amend<'_> {
             durability: self.durability,
             rate: None,
             force_share: self.options.input.sharing.force_share,
-        };
-        run.go(&tree, &self.gate, &operation(node))?;
-        Ok(())
+        }
     }
 }

@@ -131,7 +131,7 @@ fn preallocation(mode: Option<&str>) -> Result<Preallocation, Failure> {
 }
 
 /// Why it failed, in qemu-img's words where it has any.
-fn failed(error: &Error) -> Failure {
+pub(super) fn failed(error: &Error) -> Failure {
     let said = error.message();
     if error.kind() == ErrorKind::Unsupported && said.contains("version 2") {
         return Failure::new("Can't resize a v2 image which has snapshots");
