@@ -153,7 +153,10 @@ impl<'a> Walk<'a> {
             None => (text, None),
         };
         let name = self.complete(start, text)?;
-        let takes = takes_value(self.command, |arg| arg.get_long() == Some(name.as_str()));
+        let takes = takes_value(self.command, |arg| {
+            let aliases = arg.get_all_aliases().unwrap_or_default();
+            arg.get_long() == Some(name.as_str()) || aliases.contains(&name.as_str())
+        });
         let value = match (takes, value) {
             (false, Some(_)) => {
                 return Err(format!("option '--{name}' doesn't allow an argument"));
@@ -274,7 +277,7 @@ mod tests {
         let value = |name: &'static str| Arg::new(name).long(name);
         let flag = |name: &'static str| value(name).action(ArgAction::SetTrue);
         Command::new("sample")
-            .arg(value("format").short('f'))
+            .arg(value("format").short('f').alias("kind"))
             .arg(value("output"))
             .arg(value("object"))
             .arg(Arg::new("size").short('S'))
@@ -296,6 +299,7 @@ mod tests {
             ("-fraw a b", "--format=raw -- a b"),
             ("-qUf raw", "--quiet --force-share --format=raw --"),
             ("--form raw a", "--format=raw -- a"),
+            ("--kind raw a", "--kind=raw -- a"),
             ("--output=json -", "--output=json -- -"),
             ("-S -1 a", "-S=-1 -- a"),
             ("--force-s a -- -q", "--force-share -- a -q"),

@@ -20,10 +20,10 @@ pub(crate) struct Options {
     #[arg(short, long = "source-format", value_name = "SRC_FMT")]
     format: Option<String>,
     /// Format of TGT_FILENAME (raw)
-    #[arg(short = 'O', long, value_name = "TGT_FMT")]
+    #[arg(short = 'O', long, alias = "output-format", value_name = "TGT_FMT")]
     target_format: Option<String>,
     /// Options of the target's format; `-o help` lists them
-    #[arg(short = 'o', long, value_name = "TGT_OPTS")]
+    #[arg(short = 'o', long, alias = "options", value_name = "TGT_OPTS")]
     target_options: Vec<String>,
     /// The backing file of the target: only what differs from it is written
     #[arg(short = 'B', long, value_name = "BACKING_FILENAME")]
@@ -45,7 +45,7 @@ pub(crate) struct Options {
     target_image_opts: bool,
     /// Read the source as an internal snapshot has it: its ID or name, or snapshot.id=ID,
     /// snapshot.name=NAME
-    #[arg(short = 'l', long, value_name = "SNAPSHOT_PARAM")]
+    #[arg(short = 'l', long, alias = "snapshot", value_name = "SNAPSHOT_PARAM")]
     source_snapshot: Option<String>,
     /// Bytes of zeros in a row that become a hole (4k); 0: none, everything is allocated
     #[arg(
@@ -68,7 +68,13 @@ pub(crate) struct Options {
     #[arg(short = 'C', long)]
     copy_range_offloading: bool,
     /// Cache mode of the target (unsafe: do not wait for the disk)
-    #[arg(short = 't', long, value_name = "TGT_CACHE", default_value = "unsafe")]
+    #[arg(
+        short = 't',
+        long,
+        alias = "output-cache",
+        value_name = "TGT_CACHE",
+        default_value = "unsafe"
+    )]
     target_cache: String,
     /// Cache mode of the source; accepted, without effect
     #[arg(short = 'T', long, value_name = "SRC_CACHE")]

@@ -20,7 +20,7 @@ pub(crate) struct Options {
     #[arg(short = 'O', long, value_name = "FMT", default_value = "raw")]
     target_format: String,
     /// Options of the new image
-    #[arg(short = 'o', value_name = "OPTIONS")]
+    #[arg(short = 'o', long, value_name = "OPTIONS")]
     options: Vec<String>,
     /// Virtual size of a new, empty image
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
