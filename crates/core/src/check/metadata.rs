@@ -31,6 +31,10 @@ pub(super) struct Metadata {
     pub(super) l1: Vec<Span>,
     /// Tables of bitmaps, in bytes.
     pub(super) bitmaps: Vec<Span>,
+    /// L1 tables in the order in which QEMU reads them: start, end, active.
+    pub(super) tables: Vec<(u64, u64, bool)>,
+    /// What was found, with the number of L1 tables that are read before it is told.
+    pub(super) told: Vec<(usize, Finding)>,
 }
 
 /// What is gathered before overlaps are resolved.
@@ -44,6 +48,8 @@ struct Gather<'a, 'r> {
     clusters: Ranges,
     l1: Ranges,
     bitmaps: Ranges,
+    tables: Vec<(u64, u64, bool)>,
+    told: Vec<(usize, Finding)>,
 }
 
 impl Metadata {
@@ -65,6 +71,8 @@ impl Metadata {
             clusters: Ranges::default(),
             l1: Ranges::default(),
             bitmaps: Ranges::default(),
+            tables: Vec::new(),
+            told: Vec::new(),
         };
         gather.region(0, geometry.cluster);
         gather.l1_table(header.l1_table.0, header.l1_entries, true);
@@ -89,11 +97,24 @@ impl Metadata {
             clusters: gather.clusters.spans(),
             l1: gather.l1.spans(),
             bitmaps: gather.bitmaps.spans(),
+            tables: gather.tables,
+            told: gather.told,
         }
     }
 }
 
 impl Gather<'_, '_> {
+    /// Counts a finding, which is told when its turn comes.
+    fn add(&mut self, finding: Finding) {
+        if self.recorder.muted {
+            return;
+        }
+        let silent = std::mem::replace(&mut self.recorder.silent, true);
+        self.recorder.add(&finding);
+        self.recorder.silent = silent;
+        self.told.push((self.tables.len(), finding));
+    }
+
     /// A structure of `size` bytes.
     fn region(&mut self, offset: u64, size: u64) {
         if size == 0 {
@@ -106,7 +127,7 @@ impl Gather<'_, '_> {
                     let (first, len) = self.geometry.behind(offset, size);
                     self.clusters.add(first, len, false);
                 }
-                self.recorder.add(&Finding::PastEnd { offset, size });
+                self.add(Finding::PastEnd { offset, size });
             }
         }
     }
@@ -115,17 +136,19 @@ impl Gather<'_, '_> {
         let len = u64::from(entries) * 8;
         self.region(offset, len);
         self.l1.add(offset, len, active);
+        self.tables
+            .push((offset, offset.saturating_add(len), active));
     }
 
     fn unreadable(&mut self, what: &str, why: &dyn std::fmt::Display) {
         let message = format!("failed to read the {what}: {why}");
-        self.recorder.add(&Finding::Unreadable { message });
+        self.add(Finding::Unreadable { message });
     }
 
     fn snapshots(&mut self, table: &SnapshotTable) {
         if self.geometry.data_file && !table.entries.is_empty() {
             let count = u32::try_from(table.entries.len()).unwrap_or(u32::MAX);
-            self.recorder.add(&Finding::SnapshotsWithDataFile { count });
+            self.add(Finding::SnapshotsWithDataFile { count });
         }
         for entry in &table.entries {
             let (offset, entries) = (entry.l1, entry.l1_entries);
@@ -135,7 +158,7 @@ impl Gather<'_, '_> {
                 continue;
             }
             let (id, name) = entry.names_of(self.source);
-            self.recorder.add(&if self.geometry.is_aligned(offset) {
+            self.add(if self.geometry.is_aligned(offset) {
                 Finding::SnapshotL1TooLarge { id, name, entries }
             } else {
                 Finding::SnapshotL1Misaligned { id, name, offset }
@@ -165,7 +188,7 @@ impl Gather<'_, '_> {
             if !self.geometry.is_aligned(at) {
                 let name = bitmap.name.chars().take(64).collect::<String>();
                 let message = format!("Bitmap '{name}' doesn't satisfy the constraints");
-                self.recorder.add(&Finding::Unreadable { message });
+                self.add(Finding::Unreadable { message });
                 continue;
             }
             let len = u64::from(bitmap.table_entries) * 8;

@@ -38,8 +38,8 @@ use crate::source::ReadAt;
 /// Checks an image. `emit` gets the findings as they come, up to `limit` of them; the report
 /// counts them all.
 ///
-/// Findings come in the order of the file, which is not always qemu-img's order. A check that
-/// has to be given up counts as an error of the check; [`diagnose`] says why.
+/// Findings come in qemu-img's order. A check that has to be given up counts as an error of the
+/// check; [`diagnose`] says why.
 pub fn check(
     source: &dyn ReadAt,
     image: &Qcow2,

@@ -9,12 +9,15 @@ use super::l2::Tally;
 use super::metadata::{Bitmaps, Metadata};
 use super::report::{Recorder, Told, quiet};
 use super::snapshots::{self, SnapshotTable};
+use super::spans::Span;
 use super::stored::{self, Compared, Stored};
 use super::tables::{Table, TableSet};
 use super::words::{PIECE, Words};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Qcow2;
 use crate::source::ReadAt;
+use backchain_format::bytes::to_u64;
+use std::collections::HashSet;
 use std::ops::Range;
 
 /// Bytes of L2 tables that do not start at a cluster boundary that are read. Such tables may
@@ -120,6 +123,9 @@ impl<'a> Pass<'a> {
             empties: false,
             taken: &taken,
         };
+        let before = tally.recorder.report;
+        let silent = std::mem::replace(&mut tally.recorder.silent, true);
+        let mut known = 0u64;
         let mut window = Some(0);
         while let Some(offset) = window {
             // L1 entries are counted with the first window of L2 tables.
@@ -127,6 +133,7 @@ impl<'a> Pass<'a> {
             let tables;
             (tables, window) = self.l2_tables(offset, &mut tally);
             tally.recorder.muted = muted;
+            known = known.saturating_add(to_u64(tables.len()));
             each_table(
                 &mut self.words,
                 geometry,
@@ -137,8 +144,13 @@ impl<'a> Pass<'a> {
                 },
             );
         }
+        tally.recorder.silent = silent;
+        let found = tally.recorder.report.findings() != before.findings();
         let beyond = tally.beyond;
         self.empties |= tally.empties;
+        if !muted {
+            self.tell_in_order(found, known, &taken, recorder);
+        }
         self.metadata.bitmap_clusters(
             &mut self.words,
             geometry,
@@ -170,6 +182,100 @@ impl<'a> Pass<'a> {
             );
         }
         (counts, beyond)
+    }
+
+    /// Tells what was found in L1 and L2 tables and about them, in the order of qemu-img: table by
+    /// table, as often as they are met. `walk`: there is something in the tables.
+    fn tell_in_order(
+        &mut self,
+        walk: bool,
+        known: u64,
+        taken: &[Span],
+        recorder: &mut Recorder<'_>,
+    ) {
+        let mut told = std::mem::take(&mut self.metadata.told)
+            .into_iter()
+            .peekable();
+        let tables = std::mem::take(&mut self.metadata.tables);
+        recorder.telling = true;
+        // Tables may be named over and over; the counts are known, whatever is told.
+        let mut left = known.saturating_mul(4).saturating_add(1 << 16);
+        let mut seen = HashSet::new();
+        for (number, &(start, end, active)) in tables.iter().enumerate() {
+            while let Some((_, finding)) = told.next_if(|(turn, _)| *turn <= number) {
+                recorder.add(&finding);
+            }
+            if walk {
+                let from = (start, end, active);
+                self.tell_table(from, &mut left, &mut seen, taken, recorder);
+            }
+        }
+        told.for_each(|(_, finding)| recorder.add(&finding));
+        recorder.telling = false;
+        self.metadata.tables = tables;
+    }
+
+    /// Tells what is wrong in one L1 table and the L2 tables that it names.
+    fn tell_table(
+        &mut self,
+        (start, end, active): (u64, u64, bool),
+        left: &mut u64,
+        seen: &mut HashSet<u64>,
+        taken: &[Span],
+        recorder: &mut Recorder<'_>,
+    ) {
+        let g = self.geometry;
+        let mut entries = Vec::new();
+        let most = *left;
+        let mut failed = None;
+        self.words.each(
+            start,
+            end,
+            &mut |_, entry| {
+                if to_u64(entries.len()) < most {
+                    entries.push(entry);
+                }
+            },
+            &mut |at, error| {
+                failed.get_or_insert_with(|| format!("L1 table (byte {at}): {error}"));
+            },
+        );
+        *left -= to_u64(entries.len());
+        if let Some(message) = failed {
+            recorder.add(&Finding::Unreadable { message });
+        }
+        let mut counts = Counts::new(0, 0);
+        let mut tally = Tally {
+            geometry: g,
+            counts: &mut counts,
+            recorder,
+            beyond: false,
+            mend: self.manner.mend,
+            past_end: false,
+            empties: false,
+            taken,
+        };
+        for entry in entries {
+            l1_entry(&mut tally, entry, 1, active);
+            let offset = entry & bits::OFFSET;
+            if offset >= g.file_len {
+                continue;
+            }
+            // What is mended is so when the table is met again.
+            if !seen.insert(offset) && tally.mend == Mend::Tell {
+                tally.mend = Mend::Done;
+            }
+            let table = Table {
+                offset,
+                times: 1,
+                active: 0,
+            };
+            each_table(&mut self.words, g, &[table], &mut |event| match event {
+                Event::Table(table, bytes) => tally.l2_table(table, bytes),
+                Event::Failed(message) => tally.recorder.add(&Finding::Unreadable { message }),
+            });
+            tally.mend = self.manner.mend;
+        }
     }
 
     /// Keeps the counts of the whole file, so that nobody has to count again.

@@ -32,6 +32,12 @@ pub struct CheckReport {
 }
 
 impl CheckReport {
+    /// How much was found of each kind, what is mended being a kind.
+    pub(super) fn findings(&self) -> (u64, u64, u64, u64) {
+        let found = (self.corruptions, self.leaks, self.check_errors);
+        (found.0, found.1, found.2, self.corruptions_fixed)
+    }
+
     /// Whether nothing was found, or nothing that stays.
     pub fn is_clean(&self) -> bool {
         self.corruptions == 0 && self.leaks == 0 && self.check_errors == 0
@@ -97,6 +103,10 @@ pub(super) struct Recorder<'a> {
     left: u64,
     /// While set, nothing is counted: a further pass over what was counted already.
     pub(super) muted: bool,
+    /// While set, things are counted and told later.
+    pub(super) silent: bool,
+    /// While set, things are told that were counted before.
+    pub(super) telling: bool,
 }
 
 impl<'a> Recorder<'a> {
@@ -106,6 +116,8 @@ impl<'a> Recorder<'a> {
             emit,
             left: limit,
             muted: false,
+            silent: false,
+            telling: false,
         }
     }
 
@@ -118,6 +130,9 @@ impl<'a> Recorder<'a> {
     pub(super) fn add_times(&mut self, finding: &Finding, times: u64) {
         if self.muted {
             return;
+        }
+        if self.telling {
+            return self.tell(Told::Found(finding));
         }
         let count = match finding.severity() {
             Severity::Leak => &mut self.report.leaks,
@@ -133,6 +148,9 @@ impl<'a> Recorder<'a> {
         if self.muted {
             return;
         }
+        if self.telling {
+            return self.tell(Told::Mended(finding));
+        }
         let fixed = match finding.severity() {
             Severity::Leak => &mut self.report.leaks_fixed,
             _ => &mut self.report.corruptions_fixed,
@@ -143,7 +161,7 @@ impl<'a> Recorder<'a> {
 
     /// Passes a line on without counting anything.
     pub(super) fn tell(&mut self, told: Told<'_>) {
-        if self.left > 0 && !self.muted {
+        if self.left > 0 && !self.muted && !self.silent {
             self.left -= 1;
             (self.emit)(told);
         }
