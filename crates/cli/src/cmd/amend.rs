@@ -5,7 +5,7 @@
 
 use crate::failure::{Failure, Outcome, code};
 use crate::new_image::{NewImage, check_lists, pairs, wants_help};
-use crate::open::{Input, TargetCache};
+use crate::open::{Input, TargetCache, warn_guessed_raw};
 use crate::output::progress::{Progress, When};
 use crate::output::{self};
 use crate::work::{self, DryRun, Run, Talk};
@@ -113,6 +113,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
     };
     let (tree, node) = amend.open()?;
     refuse_corrupt(&tree, node, name)?;
+    warn_guessed_raw(&tree, node, name);
+    warn_of_bitmaps(&tree, node)?;
     let format = tree.node(node).image()?.format();
     if help || format != Format::Qcow2 {
         return print_help(format);
@@ -142,6 +144,32 @@ fn print_help(format: Format) -> Outcome {
     writeln!(out, "{HELP}")?;
     out.flush()?;
     Ok(code::OK)
+}
+
+/// Says, in qemu-img's words, that the bitmaps of an image about to be written are given up.
+pub(crate) fn warn_of_bitmaps(tree: &Tree, id: NodeId) -> Result<(), Failure> {
+    let Some(image) = tree.node(id).image()?.as_qcow2() else {
+        return Ok(());
+    };
+    let head = &image.head;
+    if head.extensions.bitmaps(0).is_none() || image.bitmaps_consistent() && head.is_v3() {
+        return Ok(());
+    }
+    output::warn(if head.is_v3() {
+        "a program lacking bitmap support modified this file, so all bitmaps are now considered \
+         inconsistent"
+    } else {
+        "This qcow2 v2 image contains bitmaps, but they may have been modified by a program \
+         without persistent bitmap support; so now they must all be considered inconsistent"
+    });
+    // qemu-img does not end this line.
+    let end = if output::program() == "qemu-img" {
+        ""
+    } else {
+        "\n"
+    };
+    eprint!("Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix.{end}");
+    Ok(())
 }
 
 /// What `-o` asks for.

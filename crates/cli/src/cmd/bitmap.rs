@@ -1,7 +1,7 @@
 //! `bitmap`: changes a persistent bitmap of an image.
 
 use crate::failure::{Failure, Outcome, code};
-use crate::open::{Given, Input, one};
+use crate::open::{Given, Input, one, warn_guessed_raw};
 use crate::output::progress::When;
 use crate::output::size::{self, SizeError};
 use crate::work::{DryRun, Run};
@@ -122,6 +122,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let gate = options.input.gate()?;
     let node = options.input.one(&mut tree, &gate, filename)?;
     super::amend::refuse_corrupt(&tree, node, filename)?;
+    warn_guessed_raw(&tree, node, filename);
+    super::amend::warn_of_bitmaps(&tree, node)?;
     let source = source(options, &mut tree, &gate, node)?;
     let actions: Vec<BitmapAction> = options
         .actions
