@@ -27,6 +27,7 @@ enum Act {
     Delete(u8, u8),
     Commit(u8),
     Resize(u8, u16),
+    Rebase(u8, u8),
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -36,6 +37,7 @@ fn act() -> impl Strategy<Value = Act> {
         2 => any::<(u8, u8)>().prop_map(|(n, s)| Act::Delete(n, s)),
         3 => any::<u8>().prop_map(Act::Commit),
         3 => any::<(u8, u16)>().prop_map(|(n, s)| Act::Resize(n, s)),
+        2 => any::<(u8, u8)>().prop_map(|(n, b)| Act::Rebase(n, b)),
     ]
 }
 
@@ -162,6 +164,24 @@ impl World {
                     view.resize(view.len().next_multiple_of(512), 0);
                 }
                 (active, taken) = (view, self.taken[image].clone());
+            }
+            Act::Rebase(n, b) => {
+                image = choose(*n, &images)?;
+                let mut bases: Vec<Option<usize>> = (0..self.case.nodes.len())
+                    .filter(|base| !self.case.reaches(*base, image))
+                    .map(Some)
+                    .collect();
+                bases.push(None);
+                let base = bases[usize::from(*b) % bases.len()];
+                operation = Operation::Rebase {
+                    overlay: id(image),
+                    base: base.map(id),
+                    name: None,
+                    format: None,
+                    compress: false,
+                };
+                active = self.active[image].clone();
+                taken = self.taken[image].clone();
             }
             Act::Resize(n, s) => {
                 let all: Vec<usize> = (0..self.case.nodes.len()).collect();
@@ -290,6 +310,21 @@ impl World {
         strict(&self.case, &done.run.after).map_err(why)?;
         self.others(&change, &after).map_err(why)?;
         same(&after, change.image, &change.active, &change.taken).map_err(why)?;
+        // All that reads what the change keeps.
+        let kept = match &change.operation {
+            Operation::Commit { top, .. } => Some(to_usize(u64::from(top.0))),
+            Operation::Rebase { overlay, base, .. } => {
+                let overlay = to_usize(u64::from(overlay.0));
+                self.case.nodes[overlay].parent = base.map(|b| to_usize(u64::from(b.0)));
+                Some(overlay)
+            }
+            _ => None,
+        };
+        for n in 0..self.case.nodes.len() {
+            if kept.is_some_and(|kept| self.case.reaches(n, kept)) {
+                same(&after, n, &self.active[n], &self.taken[n]).map_err(why)?;
+            }
+        }
         for (name, file) in &done.run.after {
             // What was leaked before may stay; the plan itself leaks nothing.
             let old = verify(self.case.files[name].bytes()).leaks;
@@ -381,7 +416,13 @@ impl World {
             }
             Operation::Commit { top, .. } => {
                 let top = to_usize(u64::from(top.0));
-                !self.taken[top].is_empty() || said.contains("version 2")
+                let shows = said.contains("would read differently");
+                shows && !self.taken[top].is_empty() || said.contains("version 2")
+            }
+            Operation::Rebase { .. } => {
+                let shows = said.contains("would read differently");
+                let raw = said.contains("data_file_raw") || said.contains("first cluster");
+                shows && !self.taken[change.image].is_empty() || raw
             }
             Operation::Resize { .. } => {
                 said.contains("version 2") || has_bitmaps(&self.case, change.image)

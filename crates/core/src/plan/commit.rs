@@ -6,7 +6,7 @@ use super::link::{HeadCell, Relink, backing_for, clear_unknown_bits};
 use super::qcow2_stage::Qcow2Stage;
 use super::qcow2_target::Qcow2Target;
 use super::raw_target::RawStage;
-use super::{Fixed, Plan, Stage, Step, empty, guard, repair};
+use super::{Fixed, Plan, Stage, Step, empty, guard, repair, snapshot_guard};
 use crate::chain::{Chain, Node, NodeId, Tree};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
@@ -48,14 +48,14 @@ impl Commit<'_> {
             guard::can_grow(base)?;
             guard::may_grow_to(base, top.virtual_size())?;
         }
-        guard::no_own_snapshots(top)?;
+        snapshot_guard::survive_commit(tree, &chain, depth)?;
         if self.empty_top {
             if depth > 1 {
                 let message = "top can only be emptied when base is its own backing file: \
                                the layers between would show through";
                 return Err(Error::new(ErrorKind::Invalid, message));
             }
-            guard::data_writable(tree, top)?;
+            guard::can_be_emptied(tree, top)?;
         }
         self.check_relinked()?;
 
@@ -123,6 +123,8 @@ impl Commit<'_> {
                 return Err(Error::new(ErrorKind::Invalid, message));
             }
             guard::header_writable(tree, tree.node(child))?;
+            let (top, base) = (tree.node(self.top), tree.node(self.base));
+            snapshot_guard::survive_relink(tree.node(child), top, base)?;
         }
         if self.empty_top && !self.relink.is_empty() {
             let message = "top cannot be emptied when the layer above it is relinked to base";
@@ -206,7 +208,7 @@ impl Commit<'_> {
 
     fn zero_tail(&self, child: &Arc<Node>, head: HeadCell) -> Result<Box<dyn Stage>> {
         let tree = self.tree;
-        guard::data_writable(tree, child)?;
+        guard::data_writable_beside_snapshots(tree, child)?;
         let take = Take::Below {
             compare: false,
             from: tree.node(self.top).virtual_size(),

@@ -30,8 +30,8 @@ pub(super) fn header_writable(tree: &Tree, node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// Fails when guest data cannot be written to `node`, an image without internal snapshots.
-pub(super) fn data_writable(tree: &Tree, node: &Node) -> Result<()> {
+/// Fails when `node` cannot be emptied: nothing of its internal snapshots would be left.
+pub(super) fn can_be_emptied(tree: &Tree, node: &Node) -> Result<()> {
     data_writable_beside_snapshots(tree, node)?;
     let count = node
         .image()?
@@ -41,7 +41,8 @@ pub(super) fn data_writable(tree: &Tree, node: &Node) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "the image has {count} internal snapshot(s); writing to such images is not supported yet"
+        "the image has {count} internal snapshot(s) and cannot be emptied; commit without \
+         emptying it (-d)"
     );
     Err(Error::new(ErrorKind::Unsupported, message).about(&node.name))
 }
@@ -172,22 +173,6 @@ pub(super) fn no_plaintext(from: &[Arc<Node>], to: &Node, allow: bool) -> Result
         }
     }
     Ok(())
-}
-
-/// Fails when `node` has internal snapshots: the change would alter what they read, silently.
-pub(super) fn no_own_snapshots(node: &Node) -> Result<()> {
-    let count = node
-        .image()?
-        .as_qcow2()
-        .map_or(0, |image| image.head.header.snapshots);
-    if count == 0 {
-        return Ok(());
-    }
-    let message = format!(
-        "the image has {count} internal snapshot(s), which would read differently afterwards; \
-         delete them or convert the image first"
-    );
-    Err(Error::new(ErrorKind::Unsupported, message).about(&node.name))
 }
 
 /// Fails when `broken` holds any image, naming them and the ways out.

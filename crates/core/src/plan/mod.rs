@@ -42,6 +42,7 @@ mod resize;
 mod resize_shrink;
 mod sink;
 mod snapshot;
+mod snapshot_guard;
 mod snapshot_reach;
 mod snapshot_shift;
 mod snapshot_stage;

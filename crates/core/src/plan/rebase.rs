@@ -5,7 +5,7 @@ use super::info::InfoBuilder;
 use super::link::{HeadCell, Relink, backing_for, clear_unknown_bits};
 use super::qcow2_stage::Qcow2Stage;
 use super::qcow2_target::Qcow2Target;
-use super::{Fixed, Plan, Stage, data_file, guard, repair};
+use super::{Fixed, Plan, Stage, data_file, guard, repair, snapshot_guard};
 use crate::chain::{Chain, NodeId, Tree};
 use crate::error::{Error, ErrorKind, Result};
 use backchain_format::Format;
@@ -128,8 +128,8 @@ fn build(
     copying: Copying,
 ) -> Result<Plan> {
     let node = chain.top();
-    guard::data_writable(tree, node)?;
-    guard::no_own_snapshots(node)?;
+    guard::data_writable_beside_snapshots(tree, node)?;
+    snapshot_guard::survive_rebase(tree, chain, under.as_ref())?;
     if backing.is_some() {
         data_file::allows_backing(node)?;
     }
