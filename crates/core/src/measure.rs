@@ -5,7 +5,7 @@
 
 use crate::chain::{Chain, Node};
 use crate::error::{Error, ErrorKind, Result};
-use crate::extent::Place;
+use crate::map::Map;
 use crate::plan::{CreateOptions, Preallocation};
 use backchain_format::Format;
 use backchain_format::bytes::to_u64;
@@ -128,13 +128,15 @@ fn full_size(size: u64, layout: L2Layout, width: RefcountWidth) -> u64 {
 /// Bytes in clusters that hold data.
 fn allocated(chain: &Chain, cluster: ClusterSize) -> Result<u64> {
     let (mut bytes, mut seen) = (0, 0);
-    for extent in chain.extents(0)? {
-        let extent = extent?;
-        if !matches!(extent.place, Place::Data { .. } | Place::Compressed { .. }) {
+    // As the map has it, which knows of holes in preallocated clusters.
+    for entry in Map::new(chain, 0, u64::MAX)? {
+        let entry = entry?;
+        if !entry.data || entry.zero {
             continue;
         }
-        let start = cluster.align_down(extent.start).max(seen);
-        let end = extent.end().next_multiple_of(cluster.bytes());
+        let start = cluster.align_down(entry.start).max(seen);
+        let end = entry.start.saturating_add(entry.length);
+        let end = end.next_multiple_of(cluster.bytes());
         if end > start {
             bytes += end - start;
             seen = end;
