@@ -164,6 +164,7 @@ fn one_line(message: &str) -> String {
         "\nand exabytes, respectively.",
         "\nCould not open backing image.",
         "\nDetected format of ",
+        "\nTry --skip-broken-bitmaps, or use ",
         "\nTry block-dirty-bitmap-remove to delete this bitmap from disk",
         "\nThis option is only supported for image creation",
         "\nYou can use 'qemu-img rebase' instead.",

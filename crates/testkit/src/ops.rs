@@ -361,6 +361,7 @@ impl Pick {
             salvage: self.options.is_multiple_of(11),
             snapshot: None,
             window: None,
+            bitmaps: None,
         }
     }
 

@@ -8,7 +8,7 @@ use crate::output::size::{self, SizeError};
 use crate::work::{DryRun, Run, Talk};
 use backchain::chain::Locator;
 use backchain::image::SnapshotQuery;
-use backchain::plan::{ConvertOptions, CreateOptions, Preallocation, Target, Zeros};
+use backchain::plan::{Broken, ConvertOptions, CreateOptions, Preallocation, Target, Zeros};
 use backchain::{Chain, ErrorKind, Format, NodeId, Operation, Tree};
 use backchain_native::FsGate;
 use clap::Args;
@@ -230,6 +230,11 @@ pub(crate) fn run(options: &Options) -> Outcome {
             Some(bytes) => Zeros::Found(bytes),
         },
         compress: options.compress,
+        bitmaps: options.bitmaps.then_some(if options.skip_broken_bitmaps {
+            Broken::Skip
+        } else {
+            Broken::Refuse
+        }),
         salvage: options.salvage,
     };
     let has_bitmaps = |chain: &Chain| chain.top().image().is_ok_and(|i| i.as_qcow2().is_some());
@@ -424,6 +429,11 @@ fn new(
     };
     let mut create = new.options().map_err(making)?;
     create.encryption = new.encryption(gate).map_err(making)?;
+    if options.bitmaps && !create.v3 {
+        return Err(Failure::new(format_args!(
+            "Format driver '{format}' does not support bitmaps"
+        )));
+    }
     let backing = match backing {
         Some(backing) => Some(open_backing(name, backing, &create, tree, gate)?),
         None => None,
@@ -479,6 +489,12 @@ fn open_backing(
 fn failed(error: &backchain::Error, target: &str, options: &Options) -> Failure {
     let failure = Failure::making(error, target);
     let is_new = !options.no_create;
+    if error
+        .message()
+        .starts_with("Cannot copy inconsistent bitmap")
+    {
+        return failure;
+    }
     if is_new && (error.file() == Some(target) || error.kind() == ErrorKind::Invalid) {
         let message = format!(
             "{target}: error while converting {}: {}",

@@ -1,5 +1,6 @@
 //! Writing guest views into a new image or over an existing one.
 
+use super::bitmaps::usable;
 use super::convert_zeros::Zeros;
 use super::create::{link, luks_steps, luks_volume, new_id, raw_steps, round_size};
 use super::create_blank::{Blank, data_id, new_node};
@@ -11,7 +12,8 @@ use super::qcow2_target::Qcow2Target;
 use super::raw_target::RawStage;
 use super::sink::Manner;
 use super::{
-    ConvertOptions, CreateOptions, Fixed, Plan, Preallocation, Stage, Step, Target, guard, repair,
+    Broken, ConvertOptions, CreateOptions, Fixed, Plan, Preallocation, Stage, Step, Target, guard,
+    repair,
 };
 use crate::chain::{Chain, CipherCell, Node, NodeId, Tree};
 use crate::error::{Error, ErrorKind, Result};
@@ -250,11 +252,61 @@ impl Convert<'_> {
             };
             let flow = self.flow(under, take, granule, shape(false))?;
             let target = Qcow2Target::new(&node, HeadCell::of(&node)?, true)?
-                .in_manner(self.manner(false, explicit));
+                .in_manner(self.manner(false, explicit))
+                .unrecorded();
+            let target = self.with_bitmaps(target, size, &mut info)?;
             let stage = Qcow2Stage::new(target, flow, None, seal);
             stages.push(Box::new(self.packed(stage)));
         }
         Ok(Plan::new(info.build(), stages))
+    }
+
+    /// The target with the source's bitmaps, where they are wanted.
+    fn with_bitmaps(
+        &self,
+        target: Qcow2Target,
+        size: u64,
+        info: &mut InfoBuilder<'_>,
+    ) -> Result<Qcow2Target> {
+        let (Some(broken), [source]) = (self.options.bitmaps, self.chains.as_slice()) else {
+            return Ok(target);
+        };
+        // They belong to the disk as it is now, whatever snapshot is read.
+        let source = self.tree.node(source.top().id);
+        let mut skipped = Vec::new();
+        let target = target.with_bitmaps_of(source, size, broken == Broken::Skip, &mut skipped)?;
+        for name in skipped {
+            info.warn(format!("Skipping inconsistent bitmap '{name}'"));
+        }
+        Ok(target)
+    }
+
+    /// Fails when the bitmaps of the source cannot become bitmaps of `target`, in QEMU's words.
+    fn check_bitmaps(&self, target: &Node) -> Result<()> {
+        let (Some(broken), [source]) = (self.options.bitmaps, self.chains.as_slice()) else {
+            return Ok(());
+        };
+        let source = self.tree.node(source.top().id);
+        let wanted = usable(source, broken == Broken::Skip, &mut Vec::new())?;
+        let there = usable(target, true, &mut Vec::new())?;
+        for entry in wanted.iter().rev() {
+            let name = &entry.name;
+            if there.iter().any(|known| known.name == *name) {
+                let message =
+                    format!("Failed to create bitmap {name}: Bitmap already exists: {name}");
+                return Err(Error::new(ErrorKind::Invalid, message));
+            }
+            let sizes = (target.virtual_size(), source.virtual_size());
+            if sizes.0 != sizes.1 {
+                let message = format!(
+                    "Failed to populate bitmap {name}: Bitmaps are of different sizes \
+                     (destination size is {}, source size is {}) and can't be merged",
+                    sizes.0, sizes.1
+                );
+                return Err(Error::new(ErrorKind::Invalid, message));
+            }
+        }
+        Ok(())
     }
 
     fn packed(&self, stage: Qcow2Stage) -> Qcow2Stage {
@@ -324,6 +376,8 @@ impl Convert<'_> {
             }
             Image::Qcow2(_) => {
                 let target = Qcow2Target::new(node, HeadCell::of(node)?, true)?.recording()?;
+                self.check_bitmaps(node)?;
+                let target = self.with_bitmaps(target, node.virtual_size(), &mut info)?;
                 let stage = Qcow2Stage::new(target.in_manner(manner), flow, None, seal);
                 Box::new(self.packed(stage))
             }

@@ -56,8 +56,8 @@ pub use convert_zeros::Zeros;
 pub use create::round_size;
 pub use crew::{Crew, Task};
 pub use operation::{
-    Amendment, BitmapAction, ConvertOptions, CreateOptions, Operation, Preallocation, RemoveMethod,
-    Target,
+    Amendment, BitmapAction, Broken, ConvertOptions, CreateOptions, Operation, Preallocation,
+    RemoveMethod, Target,
 };
 pub use preview::{FileChange, Preview};
 pub use recode::{Ciphers, Recoder};

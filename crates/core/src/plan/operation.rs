@@ -216,6 +216,9 @@ pub struct ConvertOptions {
     pub zeros: Zeros,
     /// Compress clusters (qcow2 only).
     pub compress: bool,
+    /// Copy the lone source's persistent bitmaps too; with [`Broken::Skip`], not those that
+    /// were not saved properly.
+    pub bitmaps: Option<Broken>,
     /// Go on where a source cannot be read, with zeros; the plan's [`super::Crew`] is told.
     pub salvage: bool,
 }
@@ -260,6 +263,16 @@ impl fmt::Display for Amendment {
             }
         }
     }
+}
+
+/// What becomes of bitmaps that were not saved properly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Broken {
+    /// They are left out, with a warning.
+    Skip,
+    /// Nothing is done.
+    Refuse,
 }
 
 /// What can be done with a persistent bitmap.

@@ -92,6 +92,12 @@ impl Qcow2Target {
         })
     }
 
+    /// What is written now is what the bitmaps count from: they do not record it.
+    pub(crate) fn unrecorded(mut self) -> Self {
+        self.marking = false;
+        self
+    }
+
     /// Stores things in another manner.
     pub(crate) fn in_manner(mut self, manner: Manner) -> Self {
         self.sink.manner = manner;
