@@ -184,7 +184,7 @@ impl Pick {
             base: base.map(id),
             name: None,
             format: None,
-            compress: false,
+            compress: self.options.is_multiple_of(3),
         });
         op.links = vec![(overlay, base)];
         Some(op)
