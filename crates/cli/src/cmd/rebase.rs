@@ -107,6 +107,11 @@ fn safe(
     let overlay = chain.top();
     let mut base = None;
     if overlay.image()?.as_qcow2().is_none() {
+        if options.compress {
+            return Err(Failure::new(
+                "Compression not supported for this file format",
+            ));
+        }
         let backing = wanted(options).unwrap_or_default();
         return Err(unchanged(backing, "Operation not supported"));
     }
