@@ -6,6 +6,7 @@ mod amend;
 mod amend_refcounts;
 mod amend_version;
 mod bitmap;
+mod bitmap_actions;
 mod bitmap_directory;
 mod bitmap_head;
 mod bitmap_merge;
