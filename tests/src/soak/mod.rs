@@ -25,7 +25,7 @@ const OWN_BITMAPS: bool = true;
 /// backchain has `amend`.
 const OWN_AMENDS: bool = false;
 /// backchain has `convert -c`.
-const OWN_PACKS: bool = false;
+const OWN_PACKS: bool = true;
 
 /// The programs to run; qemu-img and qemu-io are those of the system.
 #[derive(Debug, Clone)]

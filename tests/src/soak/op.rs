@@ -218,7 +218,9 @@ impl Op {
                     SnapshotOp::Create => {
                         !here && features.refcount_bits >= 8 && top.snapshots.len() < 4
                     }
-                    _ => here,
+                    // Neither program goes back in an image with bitmaps.
+                    SnapshotOp::Apply => here && top.bitmaps.is_empty(),
+                    SnapshotOp::Delete => here,
                 }
             }
             Op::Resize { size } => {
