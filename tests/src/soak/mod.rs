@@ -23,7 +23,7 @@ const OWN_RESIZES: bool = false;
 /// backchain has `bitmap`.
 const OWN_BITMAPS: bool = true;
 /// backchain has `amend`.
-const OWN_AMENDS: bool = false;
+const OWN_AMENDS: bool = true;
 /// backchain has `convert -c`.
 const OWN_PACKS: bool = true;
 

@@ -431,7 +431,9 @@ impl Op {
             Op::Amend { features } => {
                 let compat = if features.v3 { "1.1" } else { "0.10" };
                 let mut options = format!("compat={compat}");
-                if features.v3 {
+                if !features.v3 {
+                    options += ",refcount_bits=16,lazy_refcounts=off";
+                } else {
                     let lazy = if features.lazy { "on" } else { "off" };
                     options += &format!(
                         ",lazy_refcounts={lazy},refcount_bits={}",

@@ -129,6 +129,10 @@ impl<'a> Session<'a> {
                 Some(0) => parts.push(op.clone()),
                 None | Some(134) if crashed && !failed => parts.push(op.clone()),
                 Some(1) if tool == Tool::Qemu => refused = Some(said.err),
+                // Compressed clusters may share a host cluster, which the model does not know.
+                Some(1) if said.err.contains("Cannot decrease refcount entry width") => {
+                    refused = Some(said.err);
+                }
                 Some(REFUSED) if tool == Tool::Own => refused = Some(said.err),
                 code => {
                     return Err(format!(
