@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// backchain has `snapshot`.
 const OWN_SNAPSHOTS: bool = true;
 /// backchain has `resize`.
-const OWN_RESIZES: bool = false;
+const OWN_RESIZES: bool = true;
 /// backchain has `bitmap`.
 const OWN_BITMAPS: bool = true;
 /// backchain has `amend`.

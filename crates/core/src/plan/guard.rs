@@ -49,7 +49,7 @@ pub(super) fn can_be_emptied(tree: &Tree, node: &Node) -> Result<()> {
 
 /// Fails when the L1 table is longer than QEMU's limit: not every operation works page by page.
 pub(super) fn within_qemu_limits(node: &Node) -> Result<()> {
-    match node.image()?.as_qcow2() {
+    match node.image.as_ref().ok().and_then(|i| i.as_qcow2()) {
         Some(image) if image.head.header.is_beyond_qemu() => {
             let message = format!(
                 "the L1 table is longer than the {MAX_L1_BYTES} bytes that QEMU opens; \

@@ -67,7 +67,6 @@ pub use step::{MetadataKind, Origin, Step};
 
 use crate::chain::{Fingerprint, NodeId};
 use crate::error::Result;
-use backchain_format::bytes::to_usize;
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -305,15 +304,10 @@ impl crate::Tree {
     /// Plans `operation` on this tree. Everything that can be refused is refused here, before
     /// there is a step.
     pub fn plan(&self, operation: &Operation) -> Result<Plan> {
-        let plan = self.plan_any(operation)?;
-        if !operation.handles_long_tables() {
-            for file in plan.info.files.iter().filter(|file| file.written) {
-                if let Some(node) = self.nodes().get(to_usize(u64::from(file.node.0))) {
-                    guard::within_qemu_limits(node)?;
-                }
-            }
+        if let Some(id) = operation.holds_tables_of() {
+            guard::within_qemu_limits(self.node(id))?;
         }
-        Ok(plan)
+        self.plan_any(operation)
     }
 
     fn plan_any(&self, operation: &Operation) -> Result<Plan> {

@@ -317,18 +317,24 @@ impl BitmapAction {
 }
 
 impl Operation {
-    /// Whether it holds L1 tables in pages, so that they may be longer than QEMU's limit.
-    pub(crate) fn handles_long_tables(&self) -> bool {
-        matches!(
-            self,
+    /// The image whose L1 tables it holds whole, so that they may not be longer than QEMU's
+    /// limit.
+    pub(crate) fn holds_tables_of(&self) -> Option<NodeId> {
+        match self {
+            Self::Amend { node, .. } | Self::Bitmap { node, .. } => Some(*node),
+            Self::Resize { image, .. }
+            | Self::SnapshotCreate { image, .. }
+            | Self::SnapshotApply { image, .. }
+            | Self::SnapshotDelete { image, .. }
+            | Self::Repair { image, .. } => Some(*image),
             Self::Commit { .. }
-                | Self::Pull { .. }
-                | Self::Rebase { .. }
-                | Self::Relink { .. }
-                | Self::Remove { .. }
-                | Self::Create { .. }
-                | Self::Convert { .. }
-        )
+            | Self::Pull { .. }
+            | Self::Rebase { .. }
+            | Self::Relink { .. }
+            | Self::Remove { .. }
+            | Self::Create { .. }
+            | Self::Convert { .. } => None,
+        }
     }
 }
 
