@@ -52,9 +52,10 @@ pub(super) fn plan_resize(
             let steps = raw(node, *offset, size, preallocation)?;
             Ok(Plan::new(info.build(), vec![Box::new(Fixed(steps))]))
         }
-        Image::Luks(_) => {
-            let message = "resizing a LUKS image is not supported";
-            Err(Error::new(ErrorKind::Unsupported, message).about(&node.name))
+        // What it grows by reads as noise until it is written, as in QEMU.
+        Image::Luks(volume) => {
+            let steps = raw(node, volume.payload(), size, preallocation)?;
+            Ok(Plan::new(info.build(), vec![Box::new(Fixed(steps))]))
         }
         Image::Qcow2(_) if size == old => Ok(Plan::new(InfoBuilder::new(tree).build(), Vec::new())),
         Image::Qcow2(qcow2) => {
