@@ -7,10 +7,10 @@
 
 use super::convert_zeros::Finder;
 use super::crew::Crew;
+use super::same::Same;
 use crate::chain::{Chain, ChainExtent, ChainExtents, Node, Reader};
 use crate::error::{Error, Result};
 use crate::extent::Place;
-use backchain_format::bytes::to_usize;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -127,13 +127,6 @@ pub(crate) struct Flow {
 struct Under {
     extents: Peek,
     chain: Chain,
-}
-
-/// Readers for comparing content.
-struct Same {
-    view: Reader,
-    under: Option<Reader>,
-    buffers: (Vec<u8>, Vec<u8>),
 }
 
 /// Extents that can be taken in parts.
@@ -507,40 +500,5 @@ impl Flow {
             under_zero,
             shift: 0,
         }
-    }
-}
-
-impl Same {
-    /// Compares the first `len` bytes of two extents that start together, granule by granule.
-    /// Returns how many bytes the verdict is about and whether they differ.
-    fn differs(
-        &mut self,
-        view: &ChainExtent,
-        under: Option<ChainExtent>,
-        len: u64,
-        granule: u64,
-    ) -> Result<(u64, bool)> {
-        let (a, b) = &mut self.buffers;
-        a.resize(to_usize(len), 0);
-        b.resize(to_usize(len), 0);
-        self.view.read_extent(view, a)?;
-        match (&mut self.under, under) {
-            (Some(reader), Some(extent)) => reader.read_extent(&extent, b)?,
-            _ => b.fill(0),
-        }
-        // The first part ends at a granule's boundary of the disk.
-        let mut end = (granule - view.start % granule).min(len);
-        let part = |from: u64, to: u64| {
-            a.get(to_usize(from)..to_usize(to)) != b.get(to_usize(from)..to_usize(to))
-        };
-        let verdict = part(0, end);
-        while end < len {
-            let next = (end + granule).min(len);
-            if part(end, next) != verdict {
-                break;
-            }
-            end = next;
-        }
-        Ok((end, verdict))
     }
 }
