@@ -42,7 +42,7 @@ fn the_tree_is_drawn_with_its_branches_and_what_is_wrong() {
         "├── ./clone  qcow2, 2 MiB",
         "└── ./mid  qcow2, 2 MiB",
         "    └── ./top  qcow2, 2 MiB",
-        "./orphan  qcow2, 1 MiB  [file 'gone' was not found]",
+        "./orphan  qcow2, 1 MiB  [file './gone' was not found]",
     ];
     assert_eq!(shape(&drawn), expected);
     // From one of its images: the same tree, and nothing that is not part of it.

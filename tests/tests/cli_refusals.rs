@@ -167,6 +167,8 @@ fn loops() {
 fn internal_snapshots_and_corrupt_marks() {
     let dir = three();
     dir.qemu_ok(&["snapshot", "-c", "s", "top"]);
+    // What top holds now its snapshot does not: it would see it in mid.
+    dir.io("qcow2", "top", &["write -P 77 0 128k"]);
     refused(&dir, &["commit", "-d", "top"]);
     refused(&dir, &["rebase", "-b", "base", "-F", "qcow2", "top"]);
     refused(&dir, &["pull", "top"]);

@@ -198,9 +198,9 @@ fn names_are_shown_as_they_were_opened() {
     same(&dir, whole.to_str().expect("a plain path"));
 }
 
-/// What is not read yet is described all the same.
+/// An image whose key nobody gives is described all the same.
 #[test]
-fn information_about_what_is_not_supported() {
+fn information_without_a_key() {
     let dir = Dir::new();
     std::fs::write(dir.path().join("key"), "secret").expect("a small file");
     let aes = "encrypt.format=aes,encrypt.key-secret=s";
@@ -209,21 +209,15 @@ fn information_about_what_is_not_supported() {
     create.extend(secret);
     create.extend(["aes", "1M"]);
     dir.qemu_ok(&create);
-    let external = "data_file=data,data_file_raw=on";
-    dir.qemu_ok(&[
-        "create", "-q", "-f", "qcow2", "-o", external, "external", "1M",
-    ]);
-    for name in ["aes", "external"] {
-        dir.both(&["info", name]);
-        same_json(&dir, &["info", name]);
-        // Nothing is guessed about their content.
-        let said = dir.own(&["convert", name, "out"]);
-        assert_eq!(
-            (said.code, said.err.lines().count()),
-            (Some(1), 1),
-            "{said:?}"
-        );
-    }
+    dir.both(&["info", "aes"]);
+    same_json(&dir, &["info", "aes"]);
+    // Nothing is guessed about its content.
+    let said = dir.own(&["convert", "aes", "out"]);
+    assert_eq!(
+        (said.code, said.err.lines().count()),
+        (Some(1), 1),
+        "{said:?}"
+    );
 }
 
 #[test]

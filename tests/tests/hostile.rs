@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Time for one command.
-const TIME: Duration = Duration::from_secs(10);
+const TIME: Duration = Duration::from_secs(30);
 /// Address space for one command beyond the program file, in KiB.
 const MEMORY: u64 = 512 << 10;
 

@@ -55,6 +55,7 @@ pub(super) fn json(text: &str, map: bool, strictness: Strictness) -> Option<Valu
     if map && strictness == Strictness::SameMeaning {
         value = merge_entries(value);
     }
+    value.sort_all_objects();
     Some(value)
 }
 

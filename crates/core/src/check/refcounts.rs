@@ -23,6 +23,14 @@ use std::ops::Range;
 /// overlap, so reading them all could take as good as for ever.
 const MISALIGNED_BYTES: u64 = 256 << 20;
 
+/// What telling in order may still look into.
+struct Budget {
+    /// L1 entries.
+    entries: u64,
+    /// Bytes of tables that do not start at a cluster boundary.
+    misaligned: u64,
+}
+
 /// What to do about entries that a repair empties: preallocated clusters that are misplaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mend {
@@ -198,7 +206,10 @@ impl<'a> Pass<'a> {
         let tables = std::mem::take(&mut self.metadata.tables);
         recorder.telling = true;
         // Tables may be named over and over; the counts are known, whatever is told.
-        let mut left = known.saturating_mul(4).saturating_add(1 << 16);
+        let mut left = Budget {
+            entries: known.saturating_mul(4).saturating_add(1 << 16),
+            misaligned: MISALIGNED_BYTES,
+        };
         let mut seen = HashSet::new();
         for (number, &(start, end, active)) in tables.iter().enumerate() {
             while let Some((_, finding)) = told.next_if(|(turn, _)| *turn <= number) {
@@ -218,14 +229,14 @@ impl<'a> Pass<'a> {
     fn tell_table(
         &mut self,
         (start, end, active): (u64, u64, bool),
-        left: &mut u64,
+        left: &mut Budget,
         seen: &mut HashSet<u64>,
         taken: &[Span],
         recorder: &mut Recorder<'_>,
     ) {
         let g = self.geometry;
         let mut entries = Vec::new();
-        let most = *left;
+        let most = left.entries;
         let mut failed = None;
         self.words.each(
             start,
@@ -239,7 +250,7 @@ impl<'a> Pass<'a> {
                 failed.get_or_insert_with(|| format!("L1 table (byte {at}): {error}"));
             },
         );
-        *left -= to_u64(entries.len());
+        left.entries -= to_u64(entries.len());
         if let Some(message) = failed {
             recorder.add(&Finding::Unreadable { message });
         }
@@ -257,8 +268,14 @@ impl<'a> Pass<'a> {
         for entry in entries {
             l1_entry(&mut tally, entry, 1, active);
             let offset = entry & bits::OFFSET;
-            if offset >= g.file_len {
+            if tally.recorder.is_full() {
+                break;
+            }
+            if offset >= g.file_len || !g.is_aligned(offset) && left.misaligned < g.cluster {
                 continue;
+            }
+            if !g.is_aligned(offset) {
+                left.misaligned -= g.cluster;
             }
             // What is mended is so when the table is met again.
             if !seen.insert(offset) && tally.mend == Mend::Tell {

@@ -121,6 +121,11 @@ impl<'a> Recorder<'a> {
         }
     }
 
+    /// Whether nothing more is told, whatever is found.
+    pub(super) fn is_full(&self) -> bool {
+        self.left == 0
+    }
+
     /// A finding.
     pub(super) fn add(&mut self, finding: &Finding) {
         self.add_times(finding, 1);

@@ -593,10 +593,9 @@ mod tests {
 
     #[test]
     fn fields_out_of_range_are_refused_with_their_offset() {
-        let cases: [(usize, &[u8], u64); 8] = [
+        let cases: [(usize, &[u8], u64); 7] = [
             (20, &[0, 0, 0, 8], 20),
             (20, &[0, 0, 0, 22], 20),
-            (36, &[0xff; 4], 36),
             (36, &[0, 0, 0, 1], 36),
             (47, &[1], 40),
             (56, &[0; 4], 48),

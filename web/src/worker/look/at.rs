@@ -49,7 +49,9 @@ pub(super) fn at(
             if let (Some(node), Some(host)) = (from, host) {
                 seen.host = session.layer(node.id).map(|layer| (layer, host));
                 seen.text.push_str(&format!(", at {host:#x} of its file"));
-                if let Some(count) = refcount_of(node, host).map_err(words)? {
+                // An external data file has no refcounts.
+                let counted = node.data.is_none();
+                if counted && let Some(count) = refcount_of(node, host).map_err(words)? {
                     seen.text.push_str(&format!(", refcount {count}"));
                 }
             }
