@@ -3,7 +3,7 @@
 //! As there, they are looked at twice: numbers and switches when they are read, everything
 //! else when the image is made.
 
-mod encrypt;
+pub(crate) mod encrypt;
 mod keys;
 
 use crate::failure::Failure;
@@ -228,7 +228,7 @@ fn bytes(key: &str, text: &str) -> Result<u64, String> {
 
 /// A number as C's `strtoull` has it with base 0: hexadecimal, octal or decimal; a negative one
 /// counts down from 2^64.
-fn number(text: &str) -> Option<u64> {
+pub(crate) fn number(text: &str) -> Option<u64> {
     let text = text.trim_start();
     let (negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),

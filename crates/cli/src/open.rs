@@ -3,12 +3,15 @@
 use crate::failure::{Failure, code};
 use crate::keyval;
 use crate::object::{self, Object};
+use crate::output;
 use backchain::chain::Node;
 use backchain::format::qcow2::Extensions;
+use backchain::image::Encryption;
 use backchain::{Chain, Error, ErrorKind, Format, Link, NodeId, Tree};
 use backchain_native::{Durability, FsGate, GateOptions};
 use clap::Args;
 use std::borrow::Cow;
+use std::sync::Once;
 
 /// Options of every command that opens one existing image.
 #[derive(Args, Clone, Default)]
@@ -225,7 +228,10 @@ pub(crate) fn format(name: &str, format: Option<&str>) -> Result<Option<Format>,
 pub(crate) fn one(tree: &mut Tree, gate: &FsGate, given: &Given<'_>) -> Result<NodeId, Failure> {
     let id = metadata(tree, gate, given)?;
     match tree.node(id).cipher() {
-        Ok(_) => Ok(id),
+        Ok(_) => {
+            warn_of_old_method(tree.node(id));
+            Ok(id)
+        }
         Err(error) => Err(Failure::open(given.text, reason(&error, &given.name))),
     }
 }
@@ -265,9 +271,27 @@ pub(crate) fn unlocked(chain: &Chain, name: &str) -> Result<(), Failure> {
             let why = reason(&error, &node.name);
             return Err(Failure::open(name, format_args!("{path}{why}")));
         }
+        warn_of_old_method(node);
         path.push_str("Could not open backing file: ");
     }
     Ok(())
+}
+
+/// Says, once, that an image is encrypted with the old AES method. qemu-img reads it without a
+/// word.
+fn warn_of_old_method(node: &Node) {
+    static SAID: Once = Once::new();
+    let image = node.image.as_ref().ok();
+    let old = image.and_then(|image| image.encryption()) == Some(Encryption::Aes);
+    if old && output::program() != "qemu-img" {
+        SAID.call_once(|| {
+            output::warn(format_args!(
+                "{} is encrypted with the old AES method, which is not safe and is only read; \
+                 convert it with -o encrypt.format=luks",
+                node.name.escape_debug()
+            ));
+        });
+    }
 }
 
 /// The same for a command that writes: a loop is a refusal then.

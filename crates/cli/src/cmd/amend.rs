@@ -1,8 +1,9 @@
-//! `amend`: changes what kind of qcow2 image an image is.
+//! `amend`: changes what kind of qcow2 image an image is, and the key slots of encrypted ones.
 //!
 //! Several changes are done one after the other, in qemu-img's order: what makes others possible
 //! first, the way back to version 2 last.
 
+use super::amend_slots::{self, SlotOptions};
 use crate::failure::{Failure, Outcome, code};
 use crate::new_image::{NewImage, check_lists, pairs, wants_help};
 use crate::open::{Input, TargetCache, warn_guessed_raw};
@@ -68,15 +69,6 @@ const KEYS: [&str; 8] = [
     "size",
 ];
 
-/// Keys about the key slots of an encrypted image.
-const SLOT_KEYS: [&str; 5] = [
-    "encrypt.iter-time",
-    "encrypt.keyslot",
-    "encrypt.new-secret",
-    "encrypt.old-secret",
-    "encrypt.state",
-];
-
 /// Fails, in qemu-img's words, when the image is marked corrupt: nobody may write it.
 pub(crate) fn refuse_corrupt(tree: &Tree, id: NodeId, name: &str) -> Result<(), Failure> {
     let image = tree.node(id).image()?;
@@ -116,10 +108,10 @@ pub(crate) fn run(options: &Options) -> Outcome {
     warn_guessed_raw(&tree, node, name);
     warn_of_bitmaps(&tree, node)?;
     let format = tree.node(node).image()?.format();
-    if help || format != Format::Qcow2 {
+    if help || format == Format::Raw {
         return print_help(format);
     }
-    let given = Given::parse(&options.options)?;
+    let given = Given::parse(format, &options.options)?;
     let progress = Progress::start(
         "amend",
         When::asked(options.talk.progress, options.talk.quiet),
@@ -135,13 +127,17 @@ pub(crate) fn run(options: &Options) -> Outcome {
 }
 
 fn print_help(format: Format) -> Outcome {
-    if format != Format::Qcow2 {
-        return Err(Failure::new(format_args!(
-            "Format driver '{format}' does not support option amendment"
-        )));
-    }
+    let help = match format {
+        Format::Qcow2 => HELP,
+        Format::Luks => amend_slots::HELP,
+        _ => {
+            return Err(Failure::new(format_args!(
+                "Format driver '{format}' does not support option amendment"
+            )));
+        }
+    };
     let mut out = output::stdout();
-    writeln!(out, "{HELP}")?;
+    writeln!(out, "{help}")?;
     out.flush()?;
     Ok(code::OK)
 }
@@ -175,25 +171,24 @@ pub(crate) fn warn_of_bitmaps(tree: &Tree, id: NodeId) -> Result<(), Failure> {
 /// What `-o` asks for.
 struct Given {
     values: NewImage,
-    /// There are options about key slots.
-    slots: bool,
+    /// What is said of key slots.
+    slots: SlotOptions,
 }
 
 impl Given {
-    fn parse(lists: &[String]) -> Result<Self, Failure> {
-        let mut values = NewImage::parse("qcow2", &[]).map_err(Failure::new)?;
-        let mut slots = false;
+    fn parse(format: Format, lists: &[String]) -> Result<Self, Failure> {
+        let mut values = NewImage::parse(format.name(), &[]).map_err(Failure::new)?;
+        let mut slots = SlotOptions::default();
         let mut only_new = None;
         for (key, value) in lists.iter().flat_map(|list| pairs(list)) {
-            if SLOT_KEYS.contains(&key.as_str()) {
-                slots = true;
+            if slots.take(format, &key, &value)? {
                 continue;
             }
             if matches!(key.as_str(), "nocow" | "extent_size_hint") {
                 return Err(Failure::new(format_args!("Invalid parameter '{key}'")));
             }
             values.set(&key, &value).map_err(Failure::new)?;
-            if !KEYS.contains(&key.as_str()) {
+            if format != Format::Qcow2 || !KEYS.contains(&key.as_str()) {
                 only_new.get_or_insert(key);
             }
         }
@@ -249,7 +244,8 @@ impl Amend<'_> {
         }
         let (tree, node) = self.open()?;
         let Some(image) = tree.node(node).image()?.as_qcow2() else {
-            return Ok(());
+            drop(tree);
+            return self.slots(&given.slots);
         };
         let head = image.head.clone();
         let v3 = version.unwrap_or(head.is_v3());
@@ -268,15 +264,21 @@ impl Amend<'_> {
             tree.plan(&operation)
                 .map_err(|error| Failure::change(&error))?;
         }
-        if given.slots && head.header.crypt == CryptMethod::None {
-            return failure("Can't amend encryption options - encryption not present");
-        }
-        if given.slots {
-            return failure("changing key slots is not supported yet");
+        match head.header.crypt {
+            CryptMethod::None if given.slots.any() => {
+                return failure("Can't amend encryption options - encryption not present");
+            }
+            CryptMethod::Aes if given.slots.any() => {
+                return failure("Only LUKS encryption options can be amended");
+            }
+            _ => {}
         }
         drop(tree);
         if version == Some(true) {
             self.step(Amendment::Version { v3: true })?;
+        }
+        if given.slots.any() {
+            self.slots(&given.slots)?;
         }
         if let Some(bits) = bits.filter(|&bits| bits != head.header.refcount_width.bits()) {
             if !v3 && bits != 16 {
@@ -326,6 +328,14 @@ impl Amend<'_> {
             node,
             change: change.clone(),
         })
+    }
+
+    fn slots(&mut self, options: &SlotOptions) -> Result<(), Failure> {
+        let (tree, node) = self.open()?;
+        let change = options.amendment(tree.node(node), &self.gate, self.options.force)?;
+        self.run()
+            .go(&tree, &self.gate, &Operation::Amend { node, change })?;
+        Ok(())
     }
 
     fn resize(&mut self, size: u64) -> Result<(), Failure> {

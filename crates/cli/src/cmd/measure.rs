@@ -72,8 +72,11 @@ pub(crate) fn run(options: &Options) -> Outcome {
     };
     let (new, create) = target(options)?;
     let size = size.unwrap_or_else(|| source.as_ref().map_or(0, Chain::virtual_size));
+    if new.format == Format::Luks {
+        return print(&volume(options, &new, size)?, options.output);
+    }
     let has_backing = new.text("backing_file").is_some();
-    let extra = encryption_header(&new, &create)?;
+    let extra = encryption_header(options, &new, &create)?;
     // Bitmaps belong to the disk as it is now, whatever snapshot is read.
     let bitmaps = source
         .as_ref()
@@ -116,7 +119,7 @@ fn target(options: &Options) -> Result<(NewImage, CreateOptions), Failure> {
         extended_l2: new.number("extended_l2") == Some(1),
         ..CreateOptions::default()
     };
-    if new.format == Format::Raw {
+    if new.format != Format::Qcow2 {
         return Ok((new, create));
     }
     if let Some(size) = new.number("cluster_size") {
@@ -143,32 +146,30 @@ fn target(options: &Options) -> Result<(NewImage, CreateOptions), Failure> {
     Ok((new, create))
 }
 
-/// Bytes that a LUKS header takes in the image: 592 bytes, then eight areas of 4000 times the
-/// key, all of them aligned to 4 KiB (LUKS1 specification, "PHDR" and "AF splitter").
-fn encryption_header(new: &NewImage, create: &CreateOptions) -> Result<u64, Failure> {
-    const ALIGN: u64 = 4096;
-    const SLOTS: u64 = 8;
-    const STRIPES: u64 = 4000;
+/// A LUKS volume: its header and the disk behind it.
+fn volume(options: &Options, new: &NewImage, size: u64) -> Result<Measure, Failure> {
+    let header = new.header_len(&options.input.gate()?);
+    let header = header.map_err(Failure::new)?;
+    let len = size.saturating_add(header);
+    Ok(Measure {
+        bitmaps: None,
+        required: len,
+        fully_allocated: len,
+    })
+}
+
+/// Bytes that a LUKS header takes in a qcow2 image.
+fn encryption_header(
+    options: &Options,
+    new: &NewImage,
+    create: &CreateOptions,
+) -> Result<u64, Failure> {
     if new.format != Format::Qcow2 || new.text("encrypt.format") != Some("luks") {
         return Ok(0);
     }
-    if new.text("encrypt.key-secret").is_none() {
-        return Err(Failure::new(
-            "Parameter 'encrypt.key-secret' is required for cipher",
-        ));
-    }
-    let cipher = new.text("encrypt.cipher-alg").unwrap_or("aes-256");
-    let bits = cipher.rsplit('-').next().and_then(|bits| bits.parse().ok());
-    let key = bits.unwrap_or(256) / 8;
-    // XTS has two keys.
-    let keys = if new.text("encrypt.cipher-mode").unwrap_or("xts") == "xts" {
-        2
-    } else {
-        1
-    };
-    let area = u64::next_multiple_of(key * keys * STRIPES, ALIGN);
+    let len = new.header_len(&options.input.gate()?);
     let cluster = create.cluster_size.max(1);
-    Ok((ALIGN + SLOTS * area).next_multiple_of(cluster))
+    Ok(len.map_err(Failure::new)?.next_multiple_of(cluster))
 }
 
 fn print(measured: &Measure, format: Output) -> Outcome {

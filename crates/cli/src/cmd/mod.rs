@@ -1,6 +1,7 @@
 //! One module for each command.
 
 pub(crate) mod amend;
+mod amend_slots;
 pub(crate) mod bench;
 pub(crate) mod bitmap;
 pub(crate) mod blockcommit;

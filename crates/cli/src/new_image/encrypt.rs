@@ -1,8 +1,8 @@
 //! Encryption of new images: `encrypt.*` of qcow2, and the same without the prefix for LUKS.
 
 use super::NewImage;
-use backchain::chain::Gate;
-use backchain::crypto::{LuksArea, LuksOptions, Volume};
+use backchain::chain::{Gate, Secret};
+use backchain::crypto::{LuksArea, LuksOptions, Volume, payload_offset};
 use backchain::format::luks::{Algorithm, CipherSpec, HashName, IvGenerator, Mode};
 use backchain::{Error, Format};
 use backchain_native::{FsGate, seed, stretch};
@@ -121,6 +121,30 @@ impl NewImage {
         self.wanted().map(|_| ())
     }
 
+    /// Bytes in front of the disk of a LUKS volume as it is asked for.
+    ///
+    /// # Errors
+    /// The message alone.
+    pub(crate) fn header_len(&self, gate: &FsGate) -> Result<u64, String> {
+        let Some(wanted) = self.wanted()? else {
+            return Ok(0);
+        };
+        self.secret(&wanted, gate)?;
+        wanted.cipher.check().map_err(|e| e.message.to_string())?;
+        Ok(payload_offset(wanted.cipher))
+    }
+
+    fn secret(&self, wanted: &Wanted<'_>, gate: &FsGate) -> Result<Secret, String> {
+        let id = wanted.secret.ok_or_else(|| {
+            format!(
+                "Parameter '{}key-secret' is required for cipher",
+                self.prefix()
+            )
+        })?;
+        gate.secret(id)
+            .ok_or_else(|| format!("No secret with id '{id}'"))
+    }
+
     /// Makes the LUKS header that is asked for, which takes as long as measuring how fast
     /// passphrases are stretched here, and stretching one.
     ///
@@ -130,15 +154,7 @@ impl NewImage {
         let Some(wanted) = self.wanted()? else {
             return Ok(None);
         };
-        let id = wanted.secret.ok_or_else(|| {
-            format!(
-                "Parameter '{}key-secret' is required for cipher",
-                self.prefix()
-            )
-        })?;
-        let secret = gate
-            .secret(id)
-            .ok_or_else(|| format!("No secret with id '{id}'"))?;
+        let secret = self.secret(&wanted, gate)?;
         let words = |error: Error| error.as_qemu().map_or(error.to_string(), str::to_owned);
         wanted.cipher.check().map_err(|e| e.message.to_string())?;
         let pace = stretch::measure(wanted.hash, wanted.cipher.key_len()).map_err(words)?;

@@ -2,7 +2,7 @@
 
 use super::gate::Secret;
 use super::name::Opening;
-use crate::crypto::Cipher;
+use crate::crypto::{Cipher, LuksArea, MasterKey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Encryption, Extents, Image};
 use crate::source::{Source, read_padded};
@@ -161,9 +161,18 @@ impl Node {
         if let Some(failure) = lock.failure.get() {
             return Err(blame(failure));
         }
-        let secret = match lock.secret.get() {
-            Some(Ok(secret)) => secret,
-            Some(Err(error)) => return Err(blame(error)),
+        let secret = self.secret()?;
+        match self.derive(encryption, secret) {
+            Ok(cipher) => Ok(Some(lock.cipher.get_or_init(|| Arc::new(cipher)))),
+            Err(error) => Err(blame(lock.failure.get_or_init(|| error))),
+        }
+    }
+
+    /// The passphrase that was given for it.
+    fn secret(&self) -> Result<&Secret> {
+        match self.unlocked.0.secret.get() {
+            Some(Ok(secret)) => Ok(secret),
+            Some(Err(error)) => Err(error.duplicate().about(&self.name)),
             None => {
                 let message = "the image is encrypted and no passphrase was given";
                 let error = Error::new(ErrorKind::Locked, message).with_qemu(
@@ -172,13 +181,29 @@ impl Node {
                         _ => "Parameter 'encrypt.key-secret' is required for cipher",
                     },
                 );
-                return Err(error.about(&self.name));
+                Err(error.about(&self.name))
             }
-        };
-        match self.derive(encryption, secret) {
-            Ok(cipher) => Ok(Some(lock.cipher.get_or_init(|| Arc::new(cipher)))),
-            Err(error) => Err(blame(lock.failure.get_or_init(|| error))),
         }
+    }
+
+    /// The LUKS header of an encrypted image, and its master key for a change of key slots. The
+    /// key is looked for when it is asked for, which takes as long as the passphrase is
+    /// stretched.
+    ///
+    /// # Errors
+    /// *Unsupported* where there is no such header.
+    pub fn luks(&self) -> Result<(LuksArea, impl FnOnce() -> Result<MasterKey>)> {
+        let source = self.source.as_ref();
+        let Some(area) = self.image()?.luks(source).map_err(|e| self.blame(e))? else {
+            let message = "the image is not encrypted with LUKS";
+            return Err(Error::new(ErrorKind::Unsupported, message).about(&self.name));
+        };
+        let header = area.clone();
+        let key = move || {
+            let unlocked = header.unlock(source, self.secret()?.as_bytes());
+            Ok(unlocked.map_err(|e| self.blame(e))?.1)
+        };
+        Ok((area, key))
     }
 
     /// Makes the cipher of a passphrase, which takes as long as that is stretched.

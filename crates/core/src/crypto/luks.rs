@@ -192,8 +192,7 @@ impl LuksArea {
         cipher.check()?;
         let mut key = Zeroizing::new(vec![0; cipher.key_len()]);
         random.fill(&mut key);
-        let material = to_u64(cipher.key_len()) * u64::from(STRIPES);
-        let step = material.next_multiple_of(ALIGNMENT);
+        let step = slot_step(cipher);
         let slot = |number: u64| KeySlot {
             active: false,
             iterations: 0,
@@ -204,7 +203,7 @@ impl LuksArea {
         let mut header = Header {
             cipher,
             hash: options.hash,
-            payload_offset: ALIGNMENT + to_u64(SLOTS) * step,
+            payload_offset: payload_offset(cipher),
             digest: [0; 20],
             digest_salt: random.array(),
             digest_iterations: options.digest_iterations.max(1),
@@ -260,6 +259,17 @@ impl LuksArea {
         slot_cipher(&self.header, &slot, passphrase)?.encrypt(0, &mut material);
         Ok((slot.key_offset, material.to_vec()))
     }
+}
+
+/// Bytes from the key material of one slot to that of the next, in a new header.
+fn slot_step(cipher: CipherSpec) -> u64 {
+    let material = to_u64(cipher.key_len()) * u64::from(STRIPES);
+    material.next_multiple_of(ALIGNMENT)
+}
+
+/// Bytes in front of the data of a new volume.
+pub fn payload_offset(cipher: CipherSpec) -> u64 {
+    ALIGNMENT + to_u64(SLOTS) * slot_step(cipher)
 }
 
 /// The cipher of a slot's key material.

@@ -7,8 +7,10 @@ mod block;
 mod cipher;
 mod hash;
 mod luks;
+mod slots;
 mod split;
 
 pub use cipher::{Cipher, SECTOR};
 pub use hash::pbkdf2;
-pub use luks::{LuksArea, LuksOptions, MasterKey, Seed, Volume};
+pub use luks::{LuksArea, LuksOptions, MasterKey, Seed, Volume, payload_offset};
+pub use slots::{SlotChange, SlotRequest};

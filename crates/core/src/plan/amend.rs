@@ -5,7 +5,7 @@ use super::amend_version::{VersionStage, downgrade, lost, upgrade};
 use super::info::InfoBuilder;
 use super::operation::Amendment;
 use super::transaction::Transaction;
-use super::{Plan, Stage, StepQueue, guard, rehead, repair};
+use super::{Plan, Stage, StepQueue, amend_slots, guard, rehead, repair};
 use crate::chain::{Node, NodeId, Tree};
 use crate::error::{Error, ErrorKind, Result};
 use backchain_format::qcow2::{
@@ -17,10 +17,14 @@ use std::sync::Arc;
 pub(super) fn plan_amend(tree: &Tree, node: NodeId, change: &Amendment) -> Result<Plan> {
     let node = tree.node(node);
     guard::header_writable(tree, node)?;
-    let Some(image) = node.image()?.as_qcow2() else {
-        return Err(invalid(
-            "Format driver 'raw' does not support option amendment",
-        ));
+    let image = match (change, node.image()?.as_qcow2()) {
+        (Amendment::KeySlots(slots), _) => return amend_slots::plan(tree, node, slots),
+        (_, Some(image)) => image,
+        (_, None) => {
+            let format = node.image()?.format();
+            let message = format!("Format driver '{format}' does not support option amendment");
+            return Err(invalid(message));
+        }
     };
     let head = image.head.clone();
     let mut info = InfoBuilder::new(tree);
@@ -36,6 +40,7 @@ pub(super) fn plan_amend(tree: &Tree, node: NodeId, change: &Amendment) -> Resul
         Amendment::RefcountBits(bits) => refcount_bits(node, &head, *bits)?,
         Amendment::LazyRefcounts(on) => lazy_refcounts(node, &head, *on)?,
         Amendment::DataFile { name, raw } => data_file(node, &head, name.as_deref(), *raw)?,
+        Amendment::KeySlots(slots) => return amend_slots::plan(tree, node, slots),
     };
     Ok(Plan::new(info.build(), stages))
 }

@@ -4,6 +4,7 @@
 
 mod amend;
 mod amend_refcounts;
+mod amend_slots;
 mod amend_version;
 mod bitmap;
 mod bitmap_actions;

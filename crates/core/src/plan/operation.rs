@@ -3,7 +3,7 @@
 use super::convert_zeros::Zeros;
 use crate::chain::NodeId;
 use crate::check::Fix;
-use crate::crypto::Volume;
+use crate::crypto::{SlotChange, Volume};
 use crate::image::SnapshotQuery;
 use backchain_format::Format;
 use backchain_format::qcow2::Codec;
@@ -244,6 +244,10 @@ pub enum Amendment {
         /// Whether it must stay valid as a raw image.
         raw: Option<bool>,
     },
+    /// The key slots of an image encrypted with LUKS, of either format. What is to be written
+    /// was worked out with the passphrases and is not told to anybody.
+    #[serde(skip)]
+    KeySlots(Arc<SlotChange>),
 }
 
 impl fmt::Display for Amendment {
@@ -252,6 +256,7 @@ impl fmt::Display for Amendment {
         let switch = |on: bool| if on { "on" } else { "off" };
         match self {
             Self::Version { v3 } => write!(f, "compat={}", if *v3 { "1.1" } else { "0.10" }),
+            Self::KeySlots(_) => f.write_str("encrypt.state=STATE,..."),
             Self::RefcountBits(bits) => write!(f, "refcount_bits={bits}"),
             Self::LazyRefcounts(on) => write!(f, "lazy_refcounts={}", switch(*on)),
             Self::DataFile { name, raw } => {

@@ -197,6 +197,12 @@ fn check_places(slots: &[KeySlot; SLOTS], len: u64, payload: u64) -> Result<(), 
     Ok(())
 }
 
+/// Where the fields of a key slot are, in bytes from the start of the header; the first four say
+/// whether it opens.
+pub fn slot_place(number: usize) -> std::ops::Range<u64> {
+    slot_at(number)..slot_at(number + 1)
+}
+
 fn slot_at(number: usize) -> u64 {
     208 + 48 * to_u64(number)
 }

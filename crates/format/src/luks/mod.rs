@@ -7,7 +7,7 @@
 mod header;
 mod spec;
 
-pub use header::{Header, HeaderPointer, KeySlot};
+pub use header::{Header, HeaderPointer, KeySlot, slot_place};
 pub use spec::{Algorithm, CipherSpec, HashName, IvGenerator, Mode};
 
 /// The first six bytes.
