@@ -216,6 +216,44 @@ fn a_locked_image_says_so() {
     }
 }
 
+/// The old method is read, and every command that reads guest data says once what to think of it.
+#[test]
+fn the_old_aes_method_is_read_with_a_warning() {
+    let dir = Dir::new();
+    make(
+        &dir,
+        "qcow2",
+        "disk.qcow2",
+        "encrypt.format=aes,encrypt.key-secret=s",
+    );
+    let image = image_opts("qcow2", "disk.qcow2");
+    let secret = ["--object", SECRET, "--image-opts"];
+    for arguments in [
+        vec!["compare", &image, &image],
+        vec!["map", "--output=json", &image],
+        vec!["convert", "-O", "raw", &image, "flat.raw"],
+    ] {
+        let arguments = [&arguments[..1], &secret, &arguments[1..]].concat();
+        let said = dir.own(&arguments);
+        assert_eq!(said.code, Some(0), "{said:?}");
+        let warnings = said.err.matches("warning: ").count();
+        assert_eq!(warnings, 1, "{said:?}");
+        assert!(said.err.contains("old AES method"), "{said:?}");
+    }
+    let make_luks = "encrypt.format=luks,encrypt.iter-time=10,encrypt.key-secret=s";
+    make(&dir, "qcow2", "new.qcow2", make_luks);
+    let image = image_opts("qcow2", "new.qcow2");
+    let said = dir.own(&[
+        "map",
+        "--output=json",
+        "--object",
+        SECRET,
+        "--image-opts",
+        &image,
+    ]);
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+}
+
 /// Whatever stands in a LUKS header, opening it ends with an answer: no panic, no endless work.
 #[test]
 fn a_damaged_header_is_answered() {
