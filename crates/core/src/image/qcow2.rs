@@ -94,7 +94,7 @@ impl Qcow2 {
     }
 
     /// Where the encryption header is; `None` without one.
-    pub fn crypto_header(&self) -> Result<Option<HeaderPointer>> {
+    pub(crate) fn crypto_header(&self) -> Result<Option<HeaderPointer>> {
         let data = self.head.extensions.get(Extensions::CRYPTO);
         let Some(pointer) = data.map(HeaderPointer::from_bytes).transpose()? else {
             return Ok(None);

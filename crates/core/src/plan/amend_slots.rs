@@ -7,6 +7,7 @@ use super::{MetadataKind, Plan, Stage, Step, StepQueue, repair};
 use crate::chain::{Node, Tree};
 use crate::crypto::SlotChange;
 use crate::error::{Error, ErrorKind, Result};
+use backchain_format::bytes::to_u64;
 use backchain_format::{Format, HostOffset};
 use std::sync::Arc;
 
@@ -16,6 +17,18 @@ pub(super) fn plan(tree: &Tree, node: &Arc<Node>, change: &Arc<SlotChange>) -> R
         let message = "the image is not encrypted with LUKS";
         return Err(Error::new(ErrorKind::Unsupported, message).about(&node.name));
     };
+    // Only a header without a payload can have key material behind its end.
+    if let Some(image) = node.image()?.as_qcow2()
+        && let Some(pointer) = image.crypto_header()?
+    {
+        let writes = change.groups.iter().flatten();
+        let end = writes.map(|(at, bytes)| at.saturating_add(to_u64(bytes.len())));
+        if end.max().is_some_and(|end| end > pointer.len) {
+            let message = "Request for data outside of extension header";
+            let error = Error::new(ErrorKind::Corrupt, message).with_qemu(message);
+            return Err(error.about(&node.name));
+        }
+    }
     let mut info = InfoBuilder::new(tree);
     info.written(node.id);
     repair::warning(node).into_iter().for_each(|w| info.warn(w));
