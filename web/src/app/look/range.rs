@@ -114,10 +114,8 @@ mod tests {
             assert!((view.start..=view.end).contains(&fixed), "{view:?} {fixed}");
         }
         assert_eq!(view.width(), 4096);
-        assert_eq!(
-            view.zoomed(0.5, 0.9).moved(-5.0).moved(100.0).end,
-            view.size.min(1 << 40)
-        );
+        assert_eq!(view.moved(-1e12).start, 0);
+        assert_eq!(view.moved(1e12).end, view.size);
         assert_eq!(View::whole(100).zoomed(2.0, 0.5), View::whole(100));
         assert_eq!(View::whole(0).moved(1.0).width(), 0);
     }
