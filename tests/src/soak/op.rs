@@ -226,9 +226,11 @@ impl Op {
             Op::Resize { size } => {
                 // Neither program resizes a version 2 image with snapshots.
                 let fits = *size > 0 && (!top.is_v2() || top.snapshots.is_empty());
-                // QEMU leaves the rest of a last cluster as it was, and growing shows it.
+                // QEMU leaves the rest of a last cluster as it was, on a rebase too, and growing
+                // shows it.
                 let cluster = top.features.as_ref().map_or(512, |f| f.cluster);
-                fits && (*size > top.size() || *size < top.size() && size % cluster == 0)
+                let grows = *size > top.size() && !(qemu && top.size() % cluster != 0);
+                fits && (grows || *size < top.size() && size % cluster == 0)
             }
             Op::Bitmap { op, name } => {
                 let bitmap = top.bitmaps.iter().find(|b| b.name == *name);
