@@ -11,7 +11,7 @@
     } catch {
       // Storage may be forbidden; the system's choice is then used.
     }
-    root.classList.toggle('pf-v6-theme-dark', chosen ? chosen === 'dark' : dark.matches);
+    root.classList.toggle('pf-v6-theme-dark', chosen === 'dark' || (chosen !== 'light' && dark.matches));
   };
   apply();
   dark.addEventListener('change', apply);

@@ -1,7 +1,7 @@
 //! An operation: its form, its preview, the run and the result.
 
+use super::bench::model::{Form, RunResult, SavedFile, Stage, default_base};
 use super::files::download;
-use super::model::{Form, RunResult, SavedFile, Stage, default_base};
 use super::preview::PreviewView;
 use super::text;
 use crate::protocol::{Kind, Layer, LayerId, Operation, Progress as Done, Status, Tree};

@@ -1,6 +1,6 @@
 //! What the page knows, and how it changes.
 
-use super::look::Looks;
+use crate::app::look::Looks;
 use crate::protocol::{
     Details, Event, Kind, LayerId, Operation, Outcome, Preview, Progress, Saved, Status, Tree,
 };

@@ -93,6 +93,13 @@ impl Link {
     }
 }
 
+impl Drop for Inner {
+    /// A worker nobody speaks to has nothing left to do.
+    fn drop(&mut self) {
+        self.worker.terminate();
+    }
+}
+
 impl Inner {
     fn post(&self, message: JsValue) {
         if let Some(waiting) = self.waiting.borrow_mut().as_mut() {

@@ -1,7 +1,7 @@
 //! What is shown before there are files.
 
-use super::diagram::{Diagram, DiagramBox};
-use super::text;
+use crate::app::diagram::{Diagram, DiagramBox};
+use crate::app::text;
 use crate::protocol::Kind;
 use patternfly_yew::prelude::*;
 use std::rc::Rc;

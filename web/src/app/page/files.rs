@@ -1,0 +1,312 @@
+//! The page of the user's files: the chain, the ways to look inside, the operations.
+
+use super::welcome::Welcome;
+use crate::app::bench::Bench;
+use crate::app::bench::model::Action;
+use crate::app::chain::Chain;
+use crate::app::details::LayerDetails;
+use crate::app::look::{Lens, LookView};
+use crate::app::operation::OperationView;
+use crate::app::text;
+use crate::app::window::{use_drop_zone, use_keys};
+use crate::protocol::{Kind, LayerId, Operation, Request};
+use patternfly_yew::prelude::*;
+use wasm_bindgen::JsCast;
+use wasm_bindgen_futures::spawn_local;
+use web_sys::HtmlInputElement;
+use yew::prelude::*;
+
+#[derive(Clone, PartialEq, Properties)]
+pub struct FilesPageProperties {
+    pub bench: Bench,
+}
+
+#[function_component(FilesPage)]
+pub fn files_page(props: &FilesPageProperties) -> Html {
+    let bench = &props.bench;
+    let model = &bench.model;
+    let on = |act: fn(&Bench)| {
+        let bench = bench.clone();
+        Callback::from(move |()| act(&bench))
+    };
+
+    let dragging = use_drop_zone({
+        let bench = bench.clone();
+        Callback::from(move |transfer: web_sys::DataTransfer| {
+            let granted = bench.gifts.dropped(&transfer);
+            let bench = bench.clone();
+            spawn_local(async move { bench.open(granted.await) });
+        })
+    });
+
+    let file_input = use_node_ref();
+    let folder_input = use_node_ref();
+    let pick = |folder: bool, input: &NodeRef| {
+        let (bench, input) = (bench.clone(), input.clone());
+        Callback::from(move |()| {
+            let (bench, input) = (bench.clone(), input.clone());
+            spawn_local(async move {
+                let picked = if folder {
+                    bench.gifts.pick_folder().await
+                } else {
+                    bench.gifts.pick_files().await
+                };
+                match picked {
+                    Some(Ok(granted)) => bench.open(granted),
+                    Some(Err(error)) => bench.dispatch(Action::Problem(Some(error))),
+                    None => {
+                        if let Some(input) = input.cast::<HtmlInputElement>() {
+                            input.click();
+                        }
+                    }
+                }
+            });
+        })
+    };
+    let onfiles = pick(false, &file_input);
+    let onfolder = pick(true, &folder_input);
+    let chosen = {
+        let bench = bench.clone();
+        Callback::from(move |event: web_sys::Event| {
+            let input = event
+                .target()
+                .and_then(|t| t.dyn_into::<HtmlInputElement>().ok());
+            if let Some(input) = input {
+                bench.open(bench.gifts.chosen(&input));
+            }
+        })
+    };
+
+    let choose = {
+        let bench = bench.clone();
+        Callback::from(move |kind: Kind| bench.dispatch(Action::Choose(kind)))
+    };
+    let cancel = on(Bench::cancel);
+    let run = on(Bench::run);
+    let select = {
+        let bench = bench.clone();
+        Callback::from(move |layer: LayerId| bench.dispatch(Action::Select(Some(layer))))
+    };
+    let deselect = on(|bench| bench.dispatch(Action::Select(None)));
+    let dragged_onto = {
+        let bench = bench.clone();
+        Callback::from(move |(top, onto): (LayerId, LayerId)| {
+            let below = bench.model.tree.below(top);
+            let below = below.iter().any(|layer| layer.id == onto);
+            bench.dispatch(Action::Propose(Operation {
+                kind: if below { Kind::Commit } else { Kind::Rebase },
+                top,
+                base: Some(onto),
+                link_only: false,
+                method: None,
+                force: false,
+            }));
+        })
+    };
+    let save = {
+        let bench = bench.clone();
+        Callback::from(move |layer: LayerId| bench.send(&Request::Copy { layer }))
+    };
+    let lens = use_state(|| None::<Lens>);
+    use_keys({
+        let lens = lens.clone();
+        let (bench, choose, cancel, onfiles) = (
+            bench.clone(),
+            choose.clone(),
+            cancel.clone(),
+            onfiles.clone(),
+        );
+        Callback::from(move |key: String| match key.as_str() {
+            "Escape" if bench.model.form.is_some() => cancel.emit(()),
+            "Escape" => bench.dispatch(Action::Select(None)),
+            "o" => onfiles.emit(()),
+            key if Lens::ALL.iter().any(|lens| lens.words().2 == key) => {
+                let pressed = Lens::ALL.into_iter().find(|lens| lens.words().2 == key);
+                lens.set(pressed.filter(|_| *lens != pressed));
+            }
+            key => {
+                let kind = Kind::ALL
+                    .into_iter()
+                    .find(|&kind| text::words(kind).key == key);
+                if let Some(kind) = kind {
+                    choose.emit(kind);
+                }
+            }
+        })
+    });
+
+    let empty = model.tree.layers.is_empty();
+    let selected = model.selected.and_then(|id| model.tree.layer(id)).cloned();
+    let onlook = {
+        let bench = bench.clone();
+        Callback::from(move |look| bench.send(&Request::Look(look)))
+    };
+    let onlens = {
+        let lens = lens.clone();
+        Callback::from(move |to: Option<Lens>| lens.set(to))
+    };
+    let dismiss = on(|bench| bench.dispatch(Action::Problem(None)));
+    let ondemo = on(Bench::demo);
+    html! {
+        <>
+            if let Some(problem) = &model.problem {
+                <div data-testid="problem">
+                    <Alert inline=true r#type={AlertType::Danger} title="That did not work" onclose={Some(dismiss)}>
+                        <p>{ problem }</p>
+                    </Alert>
+                </div>
+            }
+            if !model.tree.ignored.is_empty() {
+                <div data-testid="ignored">
+                    <Alert inline=true r#type={AlertType::Info} title="Left out">
+                        <ul class="notes">{ for model.tree.ignored.iter().map(|why| html! { <li>{ why }</li> }) }</ul>
+                    </Alert>
+                </div>
+            }
+            if empty {
+                <Welcome opening={model.opening} {onfiles} {onfolder} {ondemo} />
+            } else {
+                <FilesHead layers={model.tree.layers.len()} {onfiles} {ondemo} onclear={on(Bench::clear)} />
+                <Operations chosen={model.form.as_ref().map(|form| form.operation.kind)} disabled={model.running()} onchoose={choose} />
+                <section class="panel panel--chain" aria-label="The chain">
+                    <Chain tree={model.tree.clone()} selected={model.selected} onselect={select.clone()} ondragonto={dragged_onto} />
+                </section>
+                { lenses(*lens, &onlens) }
+                if let (Some(lens), Some(layer)) = (*lens, bench.focus()) {
+                    <LookView
+                        tree={model.tree.clone()}
+                        {layer}
+                        {lens}
+                        looks={model.looks.clone()}
+                        {onlook}
+                        {onlens}
+                        onselect={select}
+                    />
+                }
+                <div class="panels">
+                    if let Some(form) = &model.form {
+                        <OperationView
+                            tree={model.tree.clone()}
+                            form={form.clone()}
+                            onchange={let bench = bench.clone(); move |operation| bench.dispatch(Action::Change(operation))}
+                            onrun={run}
+                            oncancel={cancel}
+                        />
+                    }
+                    if let Some(layer) = selected {
+                        <LayerDetails {layer} details={model.details.clone()} onclose={deselect} onsave={save} />
+                    } else if model.form.is_none() {
+                        <p class="hint">
+                            { "Choose a layer to look inside, or an operation above. Dragging one layer onto another proposes one, too." }
+                        </p>
+                    }
+                </div>
+            }
+            <input ref={file_input} type="file" multiple=true hidden=true data-testid="file-input" onchange={chosen.clone()} />
+            <input ref={folder_input} type="file" multiple=true hidden=true webkitdirectory=true onchange={chosen} />
+            if dragging {
+                <div class="veil" aria-hidden="true"><p>{ "Drop the files anywhere" }</p></div>
+            }
+        </>
+    }
+}
+
+#[derive(Clone, PartialEq, Properties)]
+struct FilesHeadProperties {
+    layers: usize,
+    onfiles: Callback<()>,
+    ondemo: Callback<()>,
+    onclear: Callback<()>,
+}
+
+/// The page's title, and what concerns all files.
+#[function_component(FilesHead)]
+fn files_head(props: &FilesHeadProperties) -> Html {
+    let click = |callback: &Callback<()>| callback.reform(|_: MouseEvent| ());
+    let button = |kind: &'static str,
+                  id: &'static str,
+                  label: &'static str,
+                  callback: &Callback<()>| {
+        let class = classes!("pf-v6-c-button", "pf-m-small", kind);
+        html! { <button type="button" {class} data-testid={id} onclick={click(callback)}>{ label }</button> }
+    };
+    let count = match props.layers {
+        1 => "1 file".to_owned(),
+        n => format!("{n} files"),
+    };
+    html! {
+        <div class="page-head">
+            <h1 class="page-head__title" tabindex="-1">{ "Disk images" }</h1>
+            <span class="quiet">{ count }</span>
+            <div class="page-head__tools">
+                { button("pf-m-secondary", "open-files", "Add files", &props.onfiles) }
+                { button("pf-m-link", "demo", "Demo", &props.ondemo) }
+                { button("pf-m-link", "clear", "Close all", &props.onclear) }
+            </div>
+        </div>
+    }
+}
+
+/// The menu of ways to look.
+fn lenses(chosen: Option<Lens>, onlens: &Callback<Option<Lens>>) -> Html {
+    html! {
+        <div class="operations operations--looks" role="toolbar" aria-label="Ways to look inside">
+            { for Lens::ALL.iter().map(|&lens| {
+                let (id, label, key, icon) = lens.words();
+                let pressed = chosen == Some(lens);
+                html! {
+                    <button
+                        key={id}
+                        type="button"
+                        class={classes!("operations__item", pressed.then_some("operations__item--chosen"))}
+                        data-testid={format!("lens-{id}")}
+                        aria-keyshortcuts={key}
+                        aria-pressed={pressed.to_string()}
+                        onclick={onlens.reform(move |_: MouseEvent| (!pressed).then_some(lens))}
+                    >
+                        <i class={classes!("fas", icon)} aria-hidden="true" />
+                        <span>{ label }</span>
+                        <kbd aria-hidden="true">{ key }</kbd>
+                    </button>
+                }
+            }) }
+        </div>
+    }
+}
+
+#[derive(Clone, PartialEq, Properties)]
+struct OperationsProperties {
+    chosen: Option<Kind>,
+    disabled: bool,
+    onchoose: Callback<Kind>,
+}
+
+/// The menu of operations.
+#[function_component(Operations)]
+fn operations(props: &OperationsProperties) -> Html {
+    html! {
+        <div class="operations" role="toolbar" aria-label="Operations">
+            { for Kind::ALL.iter().map(|&kind| {
+                let words = text::words(kind);
+                let chosen = props.chosen == Some(kind);
+                html! {
+                    <button
+                        key={words.id}
+                        type="button"
+                        class={classes!("operations__item", chosen.then_some("operations__item--chosen"))}
+                        data-testid={format!("op-{}", words.id)}
+                        title={words.what}
+                        aria-keyshortcuts={words.key}
+                        aria-pressed={chosen.to_string()}
+                        disabled={props.disabled}
+                        onclick={props.onchoose.reform(move |_: MouseEvent| kind)}
+                    >
+                        <i class={classes!("fas", words.icon)} aria-hidden="true" />
+                        <span>{ words.label }</span>
+                        <kbd aria-hidden="true">{ words.key }</kbd>
+                    </button>
+                }
+            }) }
+        </div>
+    }
+}
