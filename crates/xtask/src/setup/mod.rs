@@ -58,11 +58,12 @@ pub(crate) fn wasm_test_runner() -> Result<()> {
     cargo_tools::install(&cargo_tools::WASM_BINDGEN)
 }
 
-/// The browser and its driver.
+/// The browsers, and the driver of one.
 pub(crate) fn browser() -> Result<()> {
     debian::programs(&[
         ("chromium", "chromium"),
         ("chromedriver", "chromium-driver"),
+        ("firefox-esr", "firefox-esr"),
     ])
 }
 

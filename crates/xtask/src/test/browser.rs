@@ -1,7 +1,7 @@
-//! The finished site in Chromium: Node's test runner over `tests/browser/*.test.mjs`.
+//! The finished site in Chromium and Firefox: Node's test runner over `tests/browser/*.test.mjs`.
 //!
 //! The tests get `BACKCHAIN_URL`, the address of the site; `BACKCHAIN_BIN`, the command; and
-//! `BACKCHAIN_CHROMIUM`, the browser.
+//! `BACKCHAIN_CHROMIUM` and `BACKCHAIN_FIREFOX`, the browsers.
 
 use std::fs;
 use std::path::PathBuf;
@@ -38,6 +38,9 @@ pub(super) fn run(session: &mut Session) -> Result<()> {
         .env("BACKCHAIN_BIN", backchain);
     if let Some(chromium) = which("chromium") {
         node.env("BACKCHAIN_CHROMIUM", chromium);
+    }
+    if let Some(firefox) = which("firefox-esr") {
+        node.env("BACKCHAIN_FIREFOX", firefox);
     }
     session.runner("browser tests", &mut node)
 }
