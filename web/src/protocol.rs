@@ -4,6 +4,7 @@
 //! through as they are. Numbers of 64 bits travel as `BigInt`.
 
 pub mod look;
+pub mod strips;
 
 use look::{Look, Seen};
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,8 @@ pub enum Request {
     /// Asks for a look into files; answers come bit by bit. A newer look of the same kind
     /// replaces an older one.
     Look(Look),
+    /// Asks what each layer of a part of a chain holds, for its bar in the tree.
+    Strips(strips::Ask),
     /// Stops the running operation, if it can still be stopped.
     Cancel,
 }
@@ -67,6 +70,8 @@ pub enum Event {
     Copy(Saved),
     /// What a look has found so far.
     Seen(Seen),
+    /// What the layers asked for hold, as far as known.
+    Strips(strips::Answer),
     Progress(Progress),
     Outcome(Outcome),
     /// A request failed, in words a person can act on.
@@ -150,6 +155,12 @@ pub struct Layer {
     pub backing: Option<LayerId>,
     /// The backing file's name without folders, "" when there is none.
     pub backing_name: String,
+    /// The same as the file's header has it, with folders.
+    pub backing_path: String,
+    /// When the file was changed last, in milliseconds since 1970.
+    pub modified: Option<u64>,
+    /// What is worth knowing about its link, though nothing is wrong with it yet.
+    pub remarks: Vec<Remark>,
     pub role: Role,
     /// What of the guest's disk it holds itself, once that was looked up.
     pub extents: Option<Extents>,
@@ -175,6 +186,17 @@ impl Layer {
             Err(_) => {}
         }
     }
+}
+
+/// Something about a layer's link that may surprise later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Remark {
+    /// The backing file is named with all its folders from the root on.
+    AbsoluteLink,
+    /// The backing file was changed after the layer itself.
+    ChangedBelow,
+    /// The header does not say which format the backing file has.
+    NoFormat,
 }
 
 /// Where a layer stands in its chain.

@@ -8,6 +8,7 @@ pub mod look;
 pub mod operation;
 pub mod session;
 pub mod source;
+pub mod strips;
 pub mod write;
 
 use crate::js;
@@ -121,6 +122,14 @@ async fn serve(session: &mut Session, request: Request, inbox: &Inbox) {
                 if !over {
                     waiting.push_back(Request::Look(rest));
                 }
+            }
+        }
+        Request::Strips(ask) => {
+            let others = || !inbox.waiting.borrow().is_empty();
+            let tell = |answer| send(&Event::Strips(answer));
+            // Bars are decoration: whatever else is wanted comes first.
+            if let Some(rest) = strips::strips(session, ask, &others, &tell).await {
+                inbox.waiting.borrow_mut().push_back(Request::Strips(rest));
             }
         }
         Request::Open { granted } => {
@@ -257,7 +266,7 @@ async fn run(
             (Status::Failed, why)
         }
     };
-    session.files.refresh().await;
+    session.refresh_own().await;
     session.open();
     Outcome {
         status,

@@ -1,7 +1,9 @@
 //! What the worker remembers: the granted files, their tree, and what became invalid.
 
-use super::files::Files;
-use crate::protocol::{Details, Extents, Layer, LayerId, Operation, Role, State, Tree as View};
+use super::files::{Entry, Files, modified};
+use crate::protocol::{
+    Details, Extents, Layer, LayerId, Operation, Remark, Role, State, Tree as View,
+};
 use backchain::chain::Link;
 use backchain::{ErrorKind, Format, Node, NodeId, Place, Preview as Sum, ReadAt, Tree};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +28,11 @@ pub struct Session {
     pub sum: Option<(Operation, Sum)>,
     /// What looking into files remembers.
     pub memory: super::look::Memory,
+    /// The bars of the tree that are being worked on.
+    pub strips: super::strips::Memory,
+    /// Files that this page changed, and when: their overlays read what they did, or are known
+    /// to be invalid.
+    written: BTreeMap<usize, i128>,
     /// What was looked up about a file as it is now.
     measured: BTreeMap<usize, Result<Extents, String>>,
     ignored: Vec<String>,
@@ -84,6 +91,7 @@ impl Session {
         self.measured.clear();
         self.sum = None;
         self.memory = Default::default();
+        self.strips = Default::default();
     }
 
     fn grow(&self, order: &[usize]) -> (Tree, BTreeMap<usize, NodeId>) {
@@ -169,6 +177,9 @@ impl Session {
             file_size: entry.source.len(),
             backing: None,
             backing_name: String::new(),
+            backing_path: String::new(),
+            modified: milliseconds(entry),
+            remarks: Vec::new(),
             role: Role::Single,
             extents: None,
             state: State::Damaged,
@@ -212,6 +223,12 @@ impl Session {
                 .backing()
                 .map(|backing| backchain::chain::file_name(&backing.name).to_owned())
                 .unwrap_or_default(),
+            backing_path: node
+                .backing()
+                .map(|backing| backing.name.clone())
+                .unwrap_or_default(),
+            modified: milliseconds(entry),
+            remarks: self.remarks(nth, id),
             role,
             extents: None,
             state,
@@ -286,6 +303,53 @@ impl Session {
         }
     }
 
+    /// What is worth knowing about a layer's link.
+    fn remarks(&self, nth: usize, id: NodeId) -> Vec<Remark> {
+        let node = self.tree.node(id);
+        let Some(backing) = node.backing() else {
+            return Vec::new();
+        };
+        let mut remarks = Vec::new();
+        let name = backing.name.strip_prefix("file:").unwrap_or(&backing.name);
+        if name.starts_with('/') {
+            remarks.push(Remark::AbsoluteLink);
+        }
+        if self.changed_below(nth, id) {
+            remarks.push(Remark::ChangedBelow);
+        }
+        if backing.format.is_none() {
+            remarks.push(Remark::NoFormat);
+        }
+        remarks
+    }
+
+    /// Whether the backing file was changed after the overlay, by somebody else than this page.
+    fn changed_below(&self, nth: usize, id: NodeId) -> bool {
+        let below = self.tree.backing(id).and_then(|id| self.file(id));
+        let time = |nth: usize| self.files.0.get(nth).and_then(|e| modified(&e.file));
+        let (Some(below), Some(own)) = (below, time(nth)) else {
+            return false;
+        };
+        time(below).is_some_and(|changed| {
+            changed - own > COARSEST_CLOCK && self.written.get(&below) != Some(&changed)
+        })
+    }
+
+    /// Looks at every file again after an operation, and remembers which ones it changed.
+    pub async fn refresh_own(&mut self) {
+        let times = |files: &Files| -> Vec<Option<i128>> {
+            files.0.iter().map(|entry| modified(&entry.file)).collect()
+        };
+        let before = times(&self.files);
+        self.files.refresh().await;
+        let after = times(&self.files);
+        for (nth, (before, after)) in before.into_iter().zip(after).enumerate() {
+            if let Some(after) = after.filter(|_| after != before) {
+                self.written.insert(nth, after);
+            }
+        }
+    }
+
     /// Whether a file has qcow2's ending but not its beginning.
     fn misnamed(&self, id: NodeId) -> bool {
         self.tree.node(id).probed == Format::Raw && self.name(id).to_lowercase().ends_with(".qcow2")
@@ -329,8 +393,15 @@ impl Session {
     }
 }
 
+/// Nanoseconds: some file systems keep times to two seconds.
+const COARSEST_CLOCK: i128 = 2_000_000_000;
+
+fn milliseconds(entry: &Entry) -> Option<u64> {
+    u64::try_from(modified(&entry.file)? / 1_000_000).ok()
+}
+
 /// Raw files are searched for zeros to tell what they hold: larger ones count as full.
-const LARGEST_SEARCHED: u64 = 1 << 30;
+pub const LARGEST_SEARCHED: u64 = 1 << 30;
 
 fn measure(node: &Arc<Node>) -> backchain::Result<Extents> {
     let mut found = Extents::default();

@@ -184,7 +184,7 @@ impl Model {
     fn hear(&mut self, event: Event) {
         match event {
             // Handled before it gets here.
-            Event::Ready | Event::Copy(_) => {}
+            Event::Ready | Event::Copy(_) | Event::Strips(_) => {}
             Event::Tree(tree) => {
                 self.opening = false;
                 self.tree = Rc::new(tree);

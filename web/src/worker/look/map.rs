@@ -103,7 +103,8 @@ fn map_seen(
     }
 }
 
-fn classes(cell: &Cell) -> [u64; CLASSES] {
+/// The bytes of a cell in the protocol's order.
+pub(in crate::worker) fn classes(cell: &Cell) -> [u64; CLASSES] {
     [
         cell.data,
         cell.compressed,
@@ -115,7 +116,7 @@ fn classes(cell: &Cell) -> [u64; CLASSES] {
 }
 
 /// `part` of `whole` from 0 to 255; what is there at all is at least 1.
-fn portion(part: u64, whole: u64) -> u8 {
+pub(in crate::worker) fn portion(part: u64, whole: u64) -> u8 {
     let scaled = u128::from(part) * 255 / u128::from(whole);
     let scaled = u8::try_from(scaled).unwrap_or(u8::MAX);
     if part > 0 { scaled.max(1) } else { 0 }

@@ -4,7 +4,7 @@ mod at;
 mod bytes;
 mod disk;
 mod find;
-mod map;
+pub(super) mod map;
 
 use super::session::{Session, sentence};
 use crate::protocol::LayerId;
