@@ -22,6 +22,7 @@ mod map;
 pub mod measure;
 pub mod plan;
 pub mod source;
+pub mod stage;
 
 pub use backchain_format as format;
 pub use backchain_format::{Format, GuestOffset, HostOffset};

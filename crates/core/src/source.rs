@@ -37,6 +37,11 @@ pub trait ReadAt: Shareable {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// The list of its pieces, when it is a file as a plan would leave it.
+    fn as_patched(&self) -> Option<&crate::stage::Patched> {
+        None
+    }
 }
 
 /// A shared source.

@@ -132,15 +132,26 @@ fn name(number: usize, format: Format, seed: u64) -> String {
 pub fn open<'a>(files: &Files, names: impl IntoIterator<Item = (&'a str, Format)>) -> Tree {
     let source = |file: &SimFile| Arc::new(file.clone()) as Source;
     let gate = MapGate(files.iter().map(|(n, f)| (n.clone(), source(f))).collect());
+    open_through(&gate, names)
+}
+
+/// Opens files through a gate, so that they are numbered in this order.
+///
+/// # Panics
+/// When one cannot be opened as a file.
+pub fn open_through<'a>(
+    gate: &MapGate,
+    names: impl IntoIterator<Item = (&'a str, Format)>,
+) -> Tree {
     let mut tree = Tree::new();
     let names: Vec<_> = names.into_iter().collect();
     // First each file by itself, so that links do not decide on the order.
     for (name, format) in &names {
-        let id = tree.add_one(&gate, name, Some(*format));
+        let id = tree.add_one(gate, name, Some(*format));
         id.expect("the file is there");
     }
     for (name, format) in names {
-        let id = tree.add(&gate, name, Some(format));
+        let id = tree.add(gate, name, Some(format));
         let id = id.expect("the file is there");
         // Those that are damaged, or not encrypted, have nothing to unlock.
         let _ = tree.unlock(id, &build::passphrase());

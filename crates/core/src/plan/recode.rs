@@ -51,6 +51,11 @@ pub struct Recoder {
 }
 
 impl Recoder {
+    /// Forgets the last unpacked cluster: files are other ones from now on.
+    pub(crate) fn forget(&mut self) {
+        self.unpacked = None;
+    }
+
     /// Fills `buf` with the bytes that a step, or the part of one that begins at `origin`,
     /// writes to `to`. `source` is the file that `origin` names.
     ///
