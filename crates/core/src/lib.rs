@@ -23,6 +23,7 @@ pub mod measure;
 pub mod plan;
 pub mod source;
 pub mod stage;
+pub mod view_hash;
 
 pub use backchain_format as format;
 pub use backchain_format::{Format, GuestOffset, HostOffset};
