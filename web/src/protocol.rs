@@ -3,9 +3,11 @@
 //! Messages are Rust values turned into JavaScript ones by serde; file handles and files pass
 //! through as they are. Numbers of 64 bits travel as `BigInt`.
 
+pub mod locate;
 pub mod look;
 pub mod strips;
 
+use locate::{Locate, Located};
 use look::{Look, Seen};
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::JsValue;
@@ -39,6 +41,8 @@ pub enum Request {
     Look(Look),
     /// Asks what each layer of a part of a chain holds, for its bar in the tree.
     Strips(strips::Ask),
+    /// Finds a missing backing file among the given files.
+    Locate(Locate),
     /// Stops the running operation, if it can still be stopped.
     Cancel,
 }
@@ -72,6 +76,8 @@ pub enum Event {
     Seen(Seen),
     /// What the layers asked for hold, as far as known.
     Strips(strips::Answer),
+    /// What became of a missing backing file.
+    Located(Located),
     Progress(Progress),
     Outcome(Outcome),
     /// A request failed, in words a person can act on.
@@ -161,6 +167,9 @@ pub struct Layer {
     pub modified: Option<u64>,
     /// What is worth knowing about its link, though nothing is wrong with it yet.
     pub remarks: Vec<Remark>,
+    /// Its backing file was pointed out by the user: the header calls it by another name until
+    /// the link is rebased.
+    pub located: bool,
     pub role: Role,
     /// What of the guest's disk it holds itself, once that was looked up.
     pub extents: Option<Extents>,

@@ -3,8 +3,9 @@
 
 use backchain::ReadAt;
 use backchain_web::worker::files::current;
+use backchain_web::worker::private::{forget_folder, scratch};
 use backchain_web::worker::source::{self, FileSource};
-use backchain_web::worker::write::{Strategy, Writer, forget_folder, scratch};
+use backchain_web::worker::write::{Strategy, Writer};
 use js_sys::{Array, Uint8Array};
 use wasm_bindgen_test::{wasm_bindgen_test, wasm_bindgen_test_configure};
 use web_sys::{Blob, File};

@@ -6,8 +6,9 @@
 //! would have left them.
 
 use super::files::current;
+use super::private::{forget_folder, private_folder, scratch};
 use super::source;
-use super::write::{Strategy, Writer, forget_folder, private_folder, scratch};
+use super::write::{Strategy, Writer};
 use crate::js;
 use backchain::chain::MapGate;
 use backchain::plan::CreateOptions;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use wasm_bindgen::JsValue;
 use web_sys::FileSystemFileHandle;
 
-/// Folder of the origin-private file system it is made in.
+/// Folder of the worker's own storage it is made in.
 pub const FOLDER: &str = "demo";
 
 const SIZE: u64 = 256 << 20;

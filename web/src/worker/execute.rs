@@ -7,9 +7,10 @@
 //! link changes only after the file it will name is in place.
 
 use super::files::{self, Entry};
+use super::private;
 use super::session::{Session, sentence};
 use super::source::{self, Cached, number, size_of};
-use super::write::{Strategy, Writer, scratch};
+use super::write::{Strategy, Writer};
 use crate::js;
 use crate::protocol::Progress;
 use backchain::chain::Fingerprint;
@@ -182,7 +183,7 @@ impl<'a> Run<'a> {
         let strategy = Strategy::of(entry, self.read_only);
         let handle = match &entry.handle {
             Some(handle) if strategy.in_place() => handle.clone(),
-            _ => scratch(RESULTS, entry.name()).await?,
+            _ => private::result(entry.name()).await?,
         };
         let (file, source) = (entry.file.clone(), entry.source.clone());
         let mut writer = Writer::open(handle, strategy).await?;
@@ -458,9 +459,6 @@ impl<'a> Run<'a> {
         });
     }
 }
-
-/// Folder of the origin-private file system for results to be saved.
-pub const RESULTS: &str = "results";
 
 fn part(file: &File, start: u64, end: u64) -> Result<Blob, String> {
     file.slice_with_f64_and_f64(number(start), number(end))

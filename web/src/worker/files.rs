@@ -3,8 +3,10 @@
 use super::source::{self, Cached, size_of};
 use crate::js;
 use crate::protocol::{Access, Granted};
-use backchain::chain::{self, Denied, Gate, Locator, Request};
+use backchain::Node;
+use backchain::chain::{self, Denied, Gate, Locator, Opening, Request};
 use js_sys::Array;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
@@ -36,7 +38,11 @@ impl Entry {
 
 /// All granted files. An entry keeps its number.
 #[derive(Default)]
-pub struct Files(pub Vec<Entry>);
+pub struct Files(pub Vec<Entry>, Located);
+
+/// Backing files that the user pointed out: for an overlay, the name in its header that this is
+/// about, and the file. A link that was changed since has another name.
+type Located = BTreeMap<usize, (String, usize)>;
 
 /// Deeper folders are not searched.
 const MAX_DEPTH: u32 = 16;
@@ -44,40 +50,63 @@ const MAX_DEPTH: u32 = 16;
 const MAX_FILES: usize = 2000;
 
 impl Files {
-    /// Adds what the user gave. A file that is here already is replaced.
+    /// Adds what the user gave. A file that is here already is replaced. Returns the numbers of
+    /// the entries.
     ///
     /// # Errors
     /// In words for the user; what was added before stays.
-    pub async fn add(&mut self, granted: Vec<Granted>) -> Result<(), String> {
+    pub async fn add(&mut self, granted: Vec<Granted>) -> Result<Vec<usize>, String> {
+        let mut added = Vec::new();
         for granted in granted {
             let gift = granted.gift;
             match granted.access {
                 Access::Handle(handle) => {
-                    self.add_handle(gift, granted.path, handle.unchecked_into(), true, false)
-                        .await?;
+                    let handle = handle.unchecked_into();
+                    let entry = self.add_handle(gift, granted.path, handle, true, false);
+                    added.push(entry.await?);
                 }
                 Access::Folder(folder) => {
-                    self.add_folder(gift, granted.path, folder, false).await?
+                    let entries = self.add_folder(gift, granted.path, folder, false);
+                    added.extend(entries.await?);
                 }
                 Access::File(file) => {
                     let file: File = file.unchecked_into();
                     // In a folder chosen without handles, every file comes by its path.
                     let named = !granted.path.contains('/');
-                    self.put(gift, granted.path, None, file, named, false)?;
+                    added.push(self.put(gift, granted.path, file, named)?);
                 }
             }
         }
-        Ok(())
+        Ok(added)
     }
 
-    /// Adds every file in a folder and the folders in it.
+    /// From now on `found` is the backing file of `overlay`, whose header calls it `recorded`.
+    pub fn link(&mut self, overlay: usize, recorded: String, found: usize) {
+        self.1.insert(overlay, (recorded, found));
+    }
+
+    /// The header's name counts again.
+    pub fn unlink(&mut self, overlay: usize) {
+        self.1.remove(&overlay);
+    }
+
+    /// The backing file of `node` that the user pointed out, unless its link was changed since.
+    #[must_use]
+    pub fn linked(&self, node: &Node) -> Option<usize> {
+        let (recorded, found) = self.1.get(&self.by_key(&node.key)?)?;
+        let backing = node.backing().filter(|backing| backing.name == *recorded);
+        backing.map(|_| *found).filter(|&nth| nth < self.0.len())
+    }
+
+    /// Adds every file in a folder and the folders in it. Returns the numbers of the entries.
     pub async fn add_folder(
         &mut self,
         gift: u32,
         path: String,
         folder: JsValue,
         private: bool,
-    ) -> Result<(), String> {
+    ) -> Result<Vec<usize>, String> {
+        let mut added = Vec::new();
         let mut folders = vec![(path, folder, 0)];
         while let Some((path, folder, depth)) = folders.pop() {
             let say = |e: JsValue| format!("The folder {path} cannot be read: {}", js::message(&e));
@@ -104,12 +133,13 @@ impl Files {
                             "The folder holds more than {MAX_FILES} files: choose the images in it instead."
                         ));
                     }
-                    self.add_handle(gift, below, entry.unchecked_into(), false, private)
-                        .await?;
+                    let handle = entry.unchecked_into();
+                    let entry = self.add_handle(gift, below, handle, false, private);
+                    added.push(entry.await?);
                 }
             }
         }
-        Ok(())
+        Ok(added)
     }
 
     async fn add_handle(
@@ -119,7 +149,7 @@ impl Files {
         handle: FileSystemFileHandle,
         named: bool,
         private: bool,
-    ) -> Result<(), String> {
+    ) -> Result<usize, String> {
         let file = current(&handle)
             .await
             .map_err(|e| format!("{path} cannot be read: {e}"))?;
@@ -144,45 +174,38 @@ impl Files {
             private,
             named,
         };
-        match same.and_then(|nth| self.0.get_mut(nth)) {
-            Some(old) => {
-                let named = old.named || entry.named;
-                *old = Entry { named, ..entry };
-            }
-            None => self.0.push(entry),
-        }
-        Ok(())
+        Ok(self.store(same, entry))
     }
 
-    fn put(
-        &mut self,
-        gift: u32,
-        path: String,
-        handle: Option<FileSystemFileHandle>,
-        file: File,
-        named: bool,
-        private: bool,
-    ) -> Result<(), String> {
+    /// Puts an entry in the place of the one that is the same file, or at the end.
+    fn store(&mut self, same: Option<usize>, entry: Entry) -> usize {
+        if let Some((nth, old)) = same.and_then(|nth| Some((nth, self.0.get_mut(nth)?))) {
+            let named = old.named || entry.named;
+            *old = Entry { named, ..entry };
+            nth
+        } else {
+            self.0.push(entry);
+            self.0.len() - 1
+        }
+    }
+
+    fn put(&mut self, gift: u32, path: String, file: File, named: bool) -> Result<usize, String> {
         let source =
             source::open(file.clone()).map_err(|e| format!("{path} cannot be read: {e}"))?;
         let entry = Entry {
             gift,
             path,
-            handle,
+            handle: None,
             file,
             source,
-            private,
+            private: false,
             named,
         };
         let same = self
             .0
-            .iter_mut()
-            .find(|old| old.handle.is_none() && old.path == entry.path);
-        match same {
-            Some(old) => *old = entry,
-            None => self.0.push(entry),
-        }
-        Ok(())
+            .iter()
+            .position(|old| old.handle.is_none() && old.path == entry.path);
+        Ok(self.store(same, entry))
     }
 
     /// Looks at every file again: a `File` is of no use once its file has changed.
@@ -251,7 +274,16 @@ impl Files {
 
 impl Gate for Files {
     fn open(&self, request: Request<'_>) -> Result<chain::Granted, Denied> {
-        let (nth, name) = if let Some(referrer) = request.referrer {
+        let located = request.referrer.and_then(|referrer| {
+            let recorded = Opening::parse(&referrer.backing()?.name).ok()?;
+            // The same header may name a data file, too.
+            let backing = recorded.name() == Some(request.name);
+            self.linked(referrer).filter(|_| backing)
+        });
+        let (nth, name) = if let Some(nth) = located {
+            let path = self.0.get(nth).map(|entry| entry.path.clone());
+            (nth, path.unwrap_or_default())
+        } else if let Some(referrer) = request.referrer {
             // There is no working directory: what is relative to it is looked for beside.
             let name = request.name;
             let name = name.strip_prefix("file:").unwrap_or(name);

@@ -4,8 +4,10 @@ pub mod demo;
 pub mod details;
 pub mod execute;
 pub mod files;
+pub mod locate;
 pub mod look;
 pub mod operation;
+pub mod private;
 pub mod session;
 pub mod source;
 pub mod strips;
@@ -14,7 +16,7 @@ pub mod write;
 use crate::js;
 use crate::protocol::{self, Event, Operation, Outcome, Progress, Request, Saved, Status};
 use backchain::NodeId;
-use execute::{RESULTS, Run, Stopped};
+use execute::{Run, Stopped};
 use session::Session;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -39,7 +41,7 @@ pub fn start() {
         })
     };
     // Results of an earlier visit were saved then, or are not wanted.
-    spawn_local(write::forget_folder(RESULTS));
+    spawn_local(private::forget_abandoned());
     scope().set_onmessage(Some(heard.as_ref().unchecked_ref()));
     // The worker listens for as long as it lives.
     heard.forget();
@@ -139,7 +141,17 @@ async fn serve(session: &mut Session, request: Request, inbox: &Inbox) {
             session.open();
             send(&Event::Tree(session.view()));
         }
-        Request::Clear => *session = Session::default(),
+        Request::Locate(request) => {
+            let (answer, changed) = locate::locate(session, request).await;
+            if changed {
+                send(&Event::Tree(session.view()));
+            }
+            send(&Event::Located(answer));
+        }
+        Request::Clear => {
+            *session = Session::default();
+            private::forget_results().await;
+        }
         Request::Details { layer } => match session.details(layer) {
             Ok(details) => send(&Event::Details(details)),
             Err(problem) => send(&Event::Problem(problem)),

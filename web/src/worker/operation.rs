@@ -31,10 +31,7 @@ pub fn wish(session: &Session, form: &Operation) -> Result<Wish, String> {
             let named = base.map(|base| tree.node(base));
             Wish::Relink {
                 overlay: top,
-                name: named.map(|node| {
-                    let name = Locator::relative(&node.name, &tree.node(top).name);
-                    name.unwrap_or_else(|| node.name.clone())
-                }),
+                name: base.map(|base| recorded_name(session, top, base)),
                 // What the file is, and not what somebody called it.
                 format: named.map(|node| node.probed),
                 base,
@@ -61,6 +58,22 @@ pub fn wish(session: &Session, form: &Operation) -> Result<Wish, String> {
             allow_plaintext: form.force,
         },
     })
+}
+
+/// What has to stand in the header of `overlay` to mean `base`.
+fn recorded_name(session: &Session, overlay: NodeId, base: NodeId) -> String {
+    let (from, to) = (session.tree.node(overlay), session.tree.node(base));
+    let entry = |id| session.file(id).and_then(|nth| session.files.0.get(nth));
+    // Of files that were given one by one nobody knows the folders: they count as beside each
+    // other. A name that came from some header tells more.
+    let apart = entry(overlay)
+        .zip(entry(base))
+        .is_some_and(|(a, b)| a.gift != b.gift && to.name == b.path);
+    if apart {
+        return session.name(base);
+    }
+    let name = Locator::relative(&to.name, &from.name);
+    name.unwrap_or_else(|| to.name.clone())
 }
 
 /// The end of the longest chain above `id`; `id` itself when nothing is above it.

@@ -5,8 +5,7 @@ use super::source::{number, size_of};
 use crate::js;
 use js_sys::{Array, Uint8Array};
 use std::collections::BTreeMap;
-use wasm_bindgen::{JsCast, JsValue};
-use wasm_bindgen_futures::JsFuture;
+use wasm_bindgen::JsValue;
 use web_sys::{Blob, FileSystemFileHandle};
 
 /// How a file gets its new content. Each way has its price; none touches the original before
@@ -331,49 +330,6 @@ fn explain(name: &str, error: &JsValue) -> String {
         _ => js::message(error),
     };
     format!("{name} cannot be written: {what}.")
-}
-
-/// A new file in the origin-private file system, for results that go nowhere else.
-///
-/// # Errors
-/// In words, where the browser has no such file system.
-pub async fn scratch(folder: &str, name: &str) -> Result<FileSystemFileHandle, String> {
-    let say = |error: JsValue| {
-        format!(
-            "The browser's own storage cannot be used: {}",
-            js::message(&error)
-        )
-    };
-    let root = private_folder(folder).await.map_err(say)?;
-    let create = js::options([("create", true.into())]);
-    let file = js::call(&root, "getFileHandle", &Array::of2(&name.into(), &create)).await;
-    Ok(file.map_err(say)?.unchecked_into())
-}
-
-/// A folder of the origin-private file system, made if need be.
-///
-/// # Errors
-/// Whatever the browser says.
-pub async fn private_folder(name: &str) -> Result<JsValue, JsValue> {
-    let scope: web_sys::WorkerGlobalScope = js_sys::global().unchecked_into();
-    let root = JsFuture::from(scope.navigator().storage().get_directory()).await?;
-    let create = js::options([("create", true.into())]);
-    js::call(
-        &root,
-        "getDirectoryHandle",
-        &Array::of2(&name.into(), &create),
-    )
-    .await
-}
-
-/// Removes a folder of the origin-private file system with all that is in it.
-pub async fn forget_folder(name: &str) {
-    let scope: web_sys::WorkerGlobalScope = js_sys::global().unchecked_into();
-    if let Ok(root) = JsFuture::from(scope.navigator().storage().get_directory()).await {
-        let all = js::options([("recursive", true.into())]);
-        // Nothing there is as good.
-        let _ = js::call(&root, "removeEntry", &Array::of2(&name.into(), &all)).await;
-    }
 }
 
 #[cfg(test)]

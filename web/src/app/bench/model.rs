@@ -185,6 +185,8 @@ impl Model {
         match event {
             // Handled before it gets here.
             Event::Ready | Event::Copy(_) | Event::Strips(_) => {}
+            // The tree that came before says it, too.
+            Event::Located(_) => {}
             Event::Tree(tree) => {
                 self.opening = false;
                 self.tree = Rc::new(tree);
