@@ -24,6 +24,7 @@ pub mod plan;
 pub mod source;
 pub mod stage;
 pub mod view_hash;
+pub mod ways;
 
 pub use backchain_format as format;
 pub use backchain_format::{Format, GuestOffset, HostOffset};
