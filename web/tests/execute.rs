@@ -5,9 +5,9 @@
 use backchain::chain::Reader;
 use backchain::{Source, Tree};
 use backchain_web::protocol::{Access, Granted, Kind, Operation, Progress};
-use backchain_web::worker::demo;
 use backchain_web::worker::execute::{Run, Stopped};
 use backchain_web::worker::operation::{sum, wish};
+use backchain_web::worker::recipe;
 use backchain_web::worker::session::Session;
 use std::cell::Cell;
 use wasm_bindgen_test::{wasm_bindgen_test, wasm_bindgen_test_configure};
@@ -15,11 +15,13 @@ use wasm_bindgen_test::{wasm_bindgen_test, wasm_bindgen_test_configure};
 wasm_bindgen_test_configure!(run_in_dedicated_worker);
 
 async fn demo_session() -> Session {
-    let folder = demo::make().await.unwrap();
+    let folder = recipe::make(recipe::DEMO_FOLDER, recipe::DEMO)
+        .await
+        .unwrap();
     let mut session = Session::default();
     session
         .files
-        .add_folder(0, demo::FOLDER.to_owned(), folder, true)
+        .add_folder(0, recipe::DEMO_FOLDER.to_owned(), folder, true)
         .await
         .unwrap();
     session.open();

@@ -1,6 +1,5 @@
 //! The worker: holds the granted files, runs the engine, and writes.
 
-pub mod demo;
 pub mod details;
 pub mod execute;
 pub mod files;
@@ -8,6 +7,7 @@ pub mod locate;
 pub mod look;
 pub mod operation;
 pub mod private;
+pub mod recipe;
 pub mod session;
 pub mod source;
 pub mod strips;
@@ -192,9 +192,9 @@ async fn serve(session: &mut Session, request: Request, inbox: &Inbox) {
         }
         Request::Demo => {
             *session = Session::default();
-            let made = match demo::make().await {
+            let made = match recipe::make(recipe::DEMO_FOLDER, recipe::DEMO).await {
                 Ok(folder) => {
-                    let path = demo::FOLDER.to_owned();
+                    let path = recipe::DEMO_FOLDER.to_owned();
                     session.files.add_folder(u32::MAX, path, folder, true).await
                 }
                 Err(why) => Err(why),

@@ -1,0 +1,285 @@
+//! Chains made on the spot by the engine, from a recipe in words: the demo and the course.
+//!
+//! A layer is what its guest is to see, written by the engine as far as that differs from the
+//! layer below, so layers come out as a VM would have left them. A guest's later write is a
+//! layer of its own, committed at once.
+
+pub mod fill;
+pub mod parse;
+pub mod view;
+
+use super::write::{Strategy, forget_folder, private_folder, scratch};
+use crate::js;
+use backchain::chain::MapGate;
+use backchain::plan::{ConvertOptions, CreateOptions, Target};
+use backchain::{Chain, Format, NodeId, Operation, Source, Tree};
+use fill::fill;
+use js_sys::Array;
+use parse::{Line, Written};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use view::View;
+use wasm_bindgen::JsValue;
+
+/// The source document's `[RootBase] <- [Snap-1] <- ... <- [Snap-4 active]`.
+pub const DEMO: &str = "
+RootBase 256M: 0+24M=11 64M+8M=12 200M+4M=13
+Snap-1 < RootBase: 4M+6M=21 32M+3M=22
+Snap-2 < Snap-1: 8M+5M=31 66M+2M=00
+Snap-3 < Snap-2: 33M+4M=41 120M+2M=42
+Snap-4 < Snap-3: 10M+2M=51 121M+4M=52
+";
+
+/// Folder of the origin-private file system the demo is made in.
+pub const DEMO_FOLDER: &str = "demo";
+
+/// Size of a disk that does not say one.
+const SIZE: u64 = 64 << 20;
+/// What the guest sees, and what it writes to a layer that is there: names no layer has.
+const VIEW: &str = ".view";
+const WRITTEN: &str = ".written.qcow2";
+
+/// Makes the chain of `recipe` anew in a folder of the origin-private file system. Returns it.
+///
+/// # Errors
+/// In words, for instance when the browser has no storage of its own.
+pub async fn make(folder: &str, recipe: &str) -> Result<JsValue, String> {
+    forget_folder(folder).await;
+    let mut maker = Maker::new(folder);
+    for line in parse::lines(recipe)? {
+        maker.follow(line).await?;
+    }
+    private_folder(folder)
+        .await
+        .map_err(|error| js::message(&error))
+}
+
+/// Lets a guest write to a layer of a chain whose files are all in one private folder.
+///
+/// # Errors
+/// In words.
+pub async fn write(
+    folder: &str,
+    sources: BTreeMap<String, Source>,
+    file: &str,
+    writes: &str,
+) -> Result<(), String> {
+    let mut maker = Maker::new(folder);
+    maker.gate.0 = sources;
+    maker.write(file, parse::writes(writes)?).await
+}
+
+/// A folder being filled.
+struct Maker<'a> {
+    folder: &'a str,
+    /// The files made so far.
+    gate: MapGate,
+    /// What was said of each layer.
+    made: BTreeMap<String, Made>,
+}
+
+struct Made {
+    file: String,
+    size: u64,
+    /// All that its guest and those below it wrote.
+    writes: Vec<Written>,
+}
+
+impl<'a> Maker<'a> {
+    fn new(folder: &'a str) -> Self {
+        Self {
+            folder,
+            gate: MapGate::default(),
+            made: BTreeMap::new(),
+        }
+    }
+
+    fn file(&self, layer: &str) -> Result<String, String> {
+        let made = self.made.get(layer);
+        made.map(|made| made.file.clone())
+            .ok_or_else(|| format!("The recipe has no {layer} there."))
+    }
+
+    async fn follow(&mut self, line: Line) -> Result<(), String> {
+        match line {
+            Line::Layer {
+                name,
+                backing,
+                size,
+                raw,
+                writes,
+            } => self.layer(name, backing, size, raw, writes).await,
+            Line::Snapshot { layer, name } => {
+                let file = self.file(&layer)?;
+                let (tree, image) = self.open(&file)?;
+                let snapshot = Operation::SnapshotCreate {
+                    image,
+                    name,
+                    date_sec: now(),
+                    date_nsec: 0,
+                };
+                self.change(&file, &tree, &snapshot).await
+            }
+            Line::Write { layer, writes } => {
+                let file = self.file(&layer)?;
+                self.write(&file, writes).await
+            }
+            Line::Link { layer, backing } => {
+                let (file, backing) = (self.file(&layer)?, self.file(&backing)?);
+                let (tree, overlay) = self.open(&file)?;
+                let link = Operation::Relink {
+                    overlay,
+                    name: Some(backing),
+                    format: Some(Format::Qcow2),
+                    base: None,
+                };
+                self.change(&file, &tree, &link).await
+            }
+            Line::Forget { layer } => {
+                let file = self.file(&layer)?;
+                self.gate.0.remove(&file);
+                self.delete(&file).await
+            }
+        }
+    }
+
+    async fn layer(
+        &mut self,
+        name: String,
+        backing: Option<String>,
+        size: Option<u64>,
+        raw: bool,
+        writes: Vec<Written>,
+    ) -> Result<(), String> {
+        let below = backing.map(|backing| self.file(&backing)).transpose()?;
+        let under = self
+            .made
+            .values()
+            .find(|made| Some(&made.file) == below.as_ref());
+        let size = size.or(under.map(|made| made.size)).unwrap_or(SIZE);
+        let mut all = under.map(|made| made.writes.clone()).unwrap_or_default();
+        all.extend(writes);
+
+        let view = Arc::new(View::new(size, all.clone()));
+        self.gate.0.insert(VIEW.to_owned(), view.clone());
+        let mut tree = Tree::new();
+        let seen = tree.add(&self.gate, VIEW, None).map_err(|e| text(&e))?;
+        let backing = below
+            .map(|file| tree.add(&self.gate, &file, None))
+            .transpose()
+            .map_err(|e| text(&e))?;
+        let format = if raw { Format::Raw } else { Format::Qcow2 };
+        let file = format!("{name}.{}", if raw { "img" } else { "qcow2" });
+        let copy = Operation::Convert {
+            sources: vec![seen],
+            target: Target::New {
+                name: file.clone(),
+                options: CreateOptions {
+                    format,
+                    ..CreateOptions::default()
+                },
+                backing,
+            },
+            options: ConvertOptions::default(),
+        };
+        let plan = tree.plan(&copy).map_err(|e| text(&e))?;
+        let handle = scratch(self.folder, &file).await?;
+        let view = Some((seen, &view));
+        let made = fill(&handle, plan, &tree, view, Strategy::SaveCopy).await?;
+        self.gate.0.insert(file.clone(), made);
+        let writes = all;
+        self.made.insert(name, Made { file, size, writes });
+        Ok(())
+    }
+
+    /// What a guest writes to a layer that is there: its clusters as a running VM leaves them,
+    /// snapshots and all.
+    async fn write(&mut self, file: &str, writes: Vec<Written>) -> Result<(), String> {
+        for made in self.made.values_mut().filter(|made| made.file == file) {
+            made.writes.extend(writes.iter().cloned());
+        }
+        let chain = {
+            let (tree, top) = self.open(file)?;
+            tree.chain(top).map_err(|e| text(&e))?
+        };
+        let written = self.over(chain, file, writes).await?;
+        self.gate.0.insert(WRITTEN.to_owned(), written);
+        let (tree, top) = self.open(WRITTEN)?;
+        let base = tree.backing(top).ok_or("The layer is not there.")?;
+        let commit = Operation::Commit {
+            top,
+            base,
+            relink: Vec::new(),
+            empty_top: false,
+            bitmaps: false,
+            allow_broken: true,
+            allow_plaintext: true,
+        };
+        let done = self.change(file, &tree, &commit).await;
+        self.gate.0.remove(WRITTEN);
+        self.delete(WRITTEN).await?;
+        done
+    }
+
+    /// A layer on `file` with just what is written.
+    async fn over(
+        &mut self,
+        chain: Chain,
+        file: &str,
+        writes: Vec<Written>,
+    ) -> Result<Source, String> {
+        let view = Arc::new(View::above(chain, writes).map_err(|e| text(&e))?);
+        self.gate.0.insert(VIEW.to_owned(), view);
+        let (mut tree, below) = self.open(file)?;
+        let seen = tree.add(&self.gate, VIEW, None).map_err(|e| text(&e))?;
+        let copy = Operation::Convert {
+            sources: vec![seen],
+            target: Target::New {
+                name: WRITTEN.to_owned(),
+                options: CreateOptions::default(),
+                backing: Some(below),
+            },
+            options: ConvertOptions::default(),
+        };
+        let plan = tree.plan(&copy).map_err(|e| text(&e))?;
+        let handle = scratch(self.folder, WRITTEN).await?;
+        fill(&handle, plan, &tree, None, Strategy::SaveCopy).await
+    }
+
+    fn open(&self, file: &str) -> Result<(Tree, NodeId), String> {
+        let mut tree = Tree::new();
+        let id = tree.add(&self.gate, file, None).map_err(|e| text(&e))?;
+        Ok((tree, id))
+    }
+
+    /// Carries out an operation that changes only `file`.
+    async fn change(&mut self, file: &str, tree: &Tree, wish: &Operation) -> Result<(), String> {
+        let plan = tree.plan(wish).map_err(|e| text(&e))?;
+        let handle = scratch(self.folder, file).await?;
+        let changed = fill(&handle, plan, tree, None, Strategy::Private).await?;
+        self.gate.0.insert(file.to_owned(), changed);
+        Ok(())
+    }
+
+    async fn delete(&self, file: &str) -> Result<(), String> {
+        let folder = private_folder(self.folder).await;
+        let folder = folder.map_err(|error| js::message(&error))?;
+        let removed = js::call(&folder, "removeEntry", &Array::of1(&file.into())).await;
+        removed.map(|_| ()).map_err(|error| js::message(&error))
+    }
+}
+
+/// Seconds since 1970.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "positive, and small enough until 2106"
+)]
+fn now() -> u32 {
+    (js_sys::Date::now() / 1000.0) as u32
+}
+
+/// An error of the engine as a sentence.
+fn text(error: &backchain::Error) -> String {
+    super::session::sentence(&error.to_string())
+}
