@@ -8,11 +8,12 @@ pub mod fill;
 pub mod parse;
 pub mod view;
 
-use super::write::{Strategy, forget_folder, private_folder, scratch};
+use super::private::{forget_folder, private_folder, scratch};
+use super::write::Strategy;
 use crate::js;
 use backchain::chain::MapGate;
-use backchain::plan::{ConvertOptions, CreateOptions, Target};
-use backchain::{Chain, Format, NodeId, Operation, Source, Tree};
+use backchain::plan::CreateOptions;
+use backchain::{Format, NodeId, Operation, Source, Tree};
 use fill::fill;
 use js_sys::Array;
 use parse::{Line, Written};
@@ -30,16 +31,18 @@ Snap-3 < Snap-2: 33M+4M=41 120M+2M=42
 Snap-4 < Snap-3: 10M+2M=51 121M+4M=52
 ";
 
-/// Folder of the origin-private file system the demo is made in.
+/// Folder of the worker's own storage the demo is made in.
 pub const DEMO_FOLDER: &str = "demo";
 
 /// Size of a disk that does not say one.
 const SIZE: u64 = 64 << 20;
-/// What the guest sees, and what it writes to a layer that is there: names no layer has.
+/// What the guest sees, what it sees through the layer below, and what it writes to a layer
+/// that is there: names no layer has.
 const VIEW: &str = ".view";
+const BELOW: &str = ".below";
 const WRITTEN: &str = ".written.qcow2";
 
-/// Makes the chain of `recipe` anew in a folder of the origin-private file system. Returns it.
+/// Makes the chain of `recipe` anew in a folder of the worker's own storage. Returns it.
 ///
 /// # Errors
 /// In words, for instance when the browser has no storage of its own.
@@ -81,6 +84,7 @@ struct Maker<'a> {
 struct Made {
     file: String,
     size: u64,
+    format: Format,
     /// All that its guest and those below it wrote.
     writes: Vec<Written>,
 }
@@ -159,37 +163,81 @@ impl<'a> Maker<'a> {
         let size = size.or(under.map(|made| made.size)).unwrap_or(SIZE);
         let mut all = under.map(|made| made.writes.clone()).unwrap_or_default();
         all.extend(writes);
-
-        let view = Arc::new(View::new(size, all.clone()));
-        self.gate.0.insert(VIEW.to_owned(), view.clone());
-        let mut tree = Tree::new();
-        let seen = tree.add(&self.gate, VIEW, None).map_err(|e| text(&e))?;
-        let backing = below
-            .map(|file| tree.add(&self.gate, &file, None))
-            .transpose()
-            .map_err(|e| text(&e))?;
         let format = if raw { Format::Raw } else { Format::Qcow2 };
-        let file = format!("{name}.{}", if raw { "img" } else { "qcow2" });
-        let copy = Operation::Convert {
-            sources: vec![seen],
-            target: Target::New {
-                name: file.clone(),
-                options: CreateOptions {
-                    format,
-                    ..CreateOptions::default()
-                },
-                backing,
-            },
-            options: ConvertOptions::default(),
+        let made = Made {
+            file: format!("{name}.{}", if raw { "img" } else { "qcow2" }),
+            size,
+            format,
+            writes: all,
         };
-        let plan = tree.plan(&copy).map_err(|e| text(&e))?;
-        let handle = scratch(self.folder, &file).await?;
-        let view = Some((seen, &view));
-        let made = fill(&handle, plan, &tree, view, Strategy::SaveCopy).await?;
-        self.gate.0.insert(file.clone(), made);
-        let writes = all;
-        self.made.insert(name, Made { file, size, writes });
+        let view = View::new(size, made.writes.clone());
+        // What the layer below reads like is computed, which is quicker than reading it.
+        let source = match under {
+            None => self.copy(&made, view).await?,
+            Some(under) => {
+                let read: Source = Arc::new(View::new(under.size, under.writes.clone()));
+                let link = (under.file.clone(), under.format);
+                self.overlay(&made.file, view, read, link).await?
+            }
+        };
+        self.gate.0.insert(made.file.clone(), source);
+        self.made.insert(name, made);
         Ok(())
+    }
+
+    /// An image that stands alone.
+    async fn copy(&mut self, made: &Made, view: View) -> Result<Source, String> {
+        let view = Arc::new(view);
+        self.gate.0.insert(VIEW.to_owned(), view.clone());
+        let (tree, seen) = self.open(VIEW)?;
+        let options = CreateOptions {
+            format: made.format,
+            ..CreateOptions::default()
+        };
+        let copy = Operation::flatten(seen, made.file.clone(), options);
+        let plan = tree.plan(&copy).map_err(|e| text(&e))?;
+        let handle = scratch(self.folder, &made.file).await?;
+        let view = Some((seen, &view));
+        fill(&handle, plan, &tree, view, Strategy::SaveCopy).await
+    }
+
+    /// An overlay that reads as `view` does, on what reads as `below` does. It starts as an
+    /// empty overlay on the view and is then rebased, so it holds just what differs.
+    async fn overlay(
+        &mut self,
+        file: &str,
+        view: View,
+        below: Source,
+        (name, format): (String, Format),
+    ) -> Result<Source, String> {
+        let view = Arc::new(view);
+        self.gate.0.insert(VIEW.to_owned(), view.clone());
+        self.gate.0.insert(BELOW.to_owned(), below);
+        let handle = scratch(self.folder, file).await?;
+        let (tree, seen) = self.open(VIEW)?;
+        let create = Operation::Create {
+            name: file.to_owned(),
+            options: CreateOptions::default(),
+            backing: Some(seen),
+        };
+        let plan = tree.plan(&create).map_err(|e| text(&e))?;
+        let empty = fill(&handle, plan, &tree, None, Strategy::SaveCopy).await?;
+        self.gate.0.insert(file.to_owned(), empty);
+
+        let (mut tree, overlay) = self.open(file)?;
+        let seen = tree.backing(overlay).ok_or("The view is not there.")?;
+        let base = tree
+            .add(&self.gate, BELOW, None)
+            .map_err(|e| text(&e))?;
+        let rebase = Operation::Rebase {
+            overlay,
+            base: Some(base),
+            name: Some(name),
+            format: Some(format),
+            compress: false,
+        };
+        let plan = tree.plan(&rebase).map_err(|e| text(&e))?;
+        fill(&handle, plan, &tree, Some((seen, &view)), Strategy::Private).await
     }
 
     /// What a guest writes to a layer that is there: its clusters as a running VM leaves them,
@@ -198,11 +246,13 @@ impl<'a> Maker<'a> {
         for made in self.made.values_mut().filter(|made| made.file == file) {
             made.writes.extend(writes.iter().cloned());
         }
-        let chain = {
-            let (tree, top) = self.open(file)?;
-            tree.chain(top).map_err(|e| text(&e))?
-        };
-        let written = self.over(chain, file, writes).await?;
+        let (tree, id) = self.open(file)?;
+        let chain = tree.chain(id).map_err(|e| text(&e))?;
+        let format = tree.node(id).probed;
+        let view = View::above(chain.clone(), writes).map_err(|e| text(&e))?;
+        let before = View::above(chain, Vec::new()).map_err(|e| text(&e))?;
+        let link = (file.to_owned(), format);
+        let written = self.overlay(WRITTEN, view, Arc::new(before), link).await?;
         self.gate.0.insert(WRITTEN.to_owned(), written);
         let (tree, top) = self.open(WRITTEN)?;
         let base = tree.backing(top).ok_or("The layer is not there.")?;
@@ -219,31 +269,6 @@ impl<'a> Maker<'a> {
         self.gate.0.remove(WRITTEN);
         self.delete(WRITTEN).await?;
         done
-    }
-
-    /// A layer on `file` with just what is written.
-    async fn over(
-        &mut self,
-        chain: Chain,
-        file: &str,
-        writes: Vec<Written>,
-    ) -> Result<Source, String> {
-        let view = Arc::new(View::above(chain, writes).map_err(|e| text(&e))?);
-        self.gate.0.insert(VIEW.to_owned(), view);
-        let (mut tree, below) = self.open(file)?;
-        let seen = tree.add(&self.gate, VIEW, None).map_err(|e| text(&e))?;
-        let copy = Operation::Convert {
-            sources: vec![seen],
-            target: Target::New {
-                name: WRITTEN.to_owned(),
-                options: CreateOptions::default(),
-                backing: Some(below),
-            },
-            options: ConvertOptions::default(),
-        };
-        let plan = tree.plan(&copy).map_err(|e| text(&e))?;
-        let handle = scratch(self.folder, WRITTEN).await?;
-        fill(&handle, plan, &tree, None, Strategy::SaveCopy).await
     }
 
     fn open(&self, file: &str) -> Result<(Tree, NodeId), String> {
