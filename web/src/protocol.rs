@@ -3,6 +3,7 @@
 //! Messages are Rust values turned into JavaScript ones by serde; file handles and files pass
 //! through as they are. Numbers of 64 bits travel as `BigInt`.
 
+pub mod course;
 pub mod locate;
 pub mod look;
 pub mod strips;
@@ -43,6 +44,8 @@ pub enum Request {
     Strips(strips::Ask),
     /// Finds a missing backing file among the given files.
     Locate(Locate),
+    /// What only a lesson of the course asks for.
+    Course(course::Ask),
     /// Stops the running operation, if it can still be stopped.
     Cancel,
 }
@@ -78,6 +81,8 @@ pub enum Event {
     Strips(strips::Answer),
     /// What became of a missing backing file.
     Located(Located),
+    /// What a lesson asked for.
+    Course(course::Answer),
     Progress(Progress),
     Outcome(Outcome),
     /// A request failed, in words a person can act on.

@@ -1,5 +1,6 @@
 //! The worker: holds the granted files, runs the engine, and writes.
 
+pub mod course;
 pub mod details;
 pub mod execute;
 pub mod files;
@@ -206,6 +207,13 @@ async fn serve(session: &mut Session, request: Request, inbox: &Inbox) {
                     "The demo chain could not be made. {why}"
                 )));
             }
+        }
+        Request::Course(ask) => {
+            let (answer, changed) = course::answer(session, ask).await;
+            if changed {
+                send(&Event::Tree(session.view()));
+            }
+            send(&Event::Course(answer));
         }
         // Heard before it got here.
         Request::Cancel => {}

@@ -91,8 +91,16 @@ pub async fn forget_abandoned() {
     }
 }
 
+/// Takes over the folder of a worker that is no more. Somebody else holds its lock meanwhile.
+pub fn adopt(name: String) {
+    NAME.set(Some(name));
+}
+
 /// The name of this worker's folder, which it holds from then on.
-async fn own_name() -> Result<String, JsValue> {
+///
+/// # Errors
+/// Whatever the browser says.
+pub async fn own_name() -> Result<String, JsValue> {
     if let Some(name) = NAME.with_borrow(Clone::clone) {
         return Ok(name);
     }

@@ -1,6 +1,7 @@
 //! What the page knows, and how it changes.
 
 use crate::app::look::Looks;
+use crate::app::page::learn::heard::Course;
 use crate::protocol::{
     Details, Event, Kind, LayerId, Operation, Outcome, Preview, Progress, Saved, Status, Tree,
 };
@@ -17,6 +18,7 @@ pub struct Model {
     pub details: Option<Rc<Details>>,
     pub looks: Looks,
     pub form: Option<Form>,
+    pub course: Course,
     pub problem: Option<String>,
     pub crashed: bool,
     serial: u32,
@@ -155,6 +157,7 @@ impl Reducible for Model {
                 next = Self {
                     serial: next.serial,
                     crashed: next.crashed,
+                    course: next.course.clone(),
                     ..Self::default()
                 };
             }
@@ -192,6 +195,7 @@ impl Model {
                 self.tree = Rc::new(tree);
                 self.details = None;
                 self.looks = Looks::default();
+                self.course.peeked = Rc::default();
                 let here = |id: LayerId| self.tree.layer(id).is_some();
                 self.selected = self.selected.filter(|&id| here(id));
                 // A plan made for the files as they were is no longer true.
@@ -229,6 +233,7 @@ impl Model {
                 }
             }
             Event::Seen(seen) => self.looks.hear(seen),
+            Event::Course(answer) => self.course.hear(answer),
             Event::Planning { serial, note } => {
                 if let Some(form) = &mut self.form
                     && form.serial == serial

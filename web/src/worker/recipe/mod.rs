@@ -72,6 +72,17 @@ pub async fn write(
     maker.write(file, parse::writes(writes)?).await
 }
 
+/// Deletes a file of a private folder.
+///
+/// # Errors
+/// In words.
+pub async fn delete(folder: &str, file: &str) -> Result<(), String> {
+    let folder = private_folder(folder).await;
+    let folder = folder.map_err(|error| js::message(&error))?;
+    let removed = js::call(&folder, "removeEntry", &Array::of1(&file.into())).await;
+    removed.map(|_| ()).map_err(|error| js::message(&error))
+}
+
 /// A folder being filled.
 struct Maker<'a> {
     folder: &'a str,
@@ -142,7 +153,7 @@ impl<'a> Maker<'a> {
             Line::Forget { layer } => {
                 let file = self.file(&layer)?;
                 self.gate.0.remove(&file);
-                self.delete(&file).await
+                delete(self.folder, &file).await
             }
         }
     }
@@ -226,9 +237,7 @@ impl<'a> Maker<'a> {
 
         let (mut tree, overlay) = self.open(file)?;
         let seen = tree.backing(overlay).ok_or("The view is not there.")?;
-        let base = tree
-            .add(&self.gate, BELOW, None)
-            .map_err(|e| text(&e))?;
+        let base = tree.add(&self.gate, BELOW, None).map_err(|e| text(&e))?;
         let rebase = Operation::Rebase {
             overlay,
             base: Some(base),
@@ -267,7 +276,7 @@ impl<'a> Maker<'a> {
         };
         let done = self.change(file, &tree, &commit).await;
         self.gate.0.remove(WRITTEN);
-        self.delete(WRITTEN).await?;
+        delete(self.folder, WRITTEN).await?;
         done
     }
 
@@ -284,13 +293,6 @@ impl<'a> Maker<'a> {
         let changed = fill(&handle, plan, tree, None, Strategy::Private).await?;
         self.gate.0.insert(file.to_owned(), changed);
         Ok(())
-    }
-
-    async fn delete(&self, file: &str) -> Result<(), String> {
-        let folder = private_folder(self.folder).await;
-        let folder = folder.map_err(|error| js::message(&error))?;
-        let removed = js::call(&folder, "removeEntry", &Array::of1(&file.into())).await;
-        removed.map(|_| ()).map_err(|error| js::message(&error))
     }
 }
 

@@ -1,5 +1,7 @@
 //! The course: lessons on live chains.
 
+pub mod heard;
+
 use yew::prelude::*;
 
 /// The table of contents.
