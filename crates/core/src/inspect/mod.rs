@@ -8,6 +8,7 @@ mod host;
 mod overview;
 mod refcount;
 mod search;
+mod stats;
 mod walk;
 
 pub use fields::{Field, Structure, fields};
@@ -15,3 +16,4 @@ pub use host::{Found, HostMap, Owner, find_owner};
 pub use overview::{Cell, Overview};
 pub use refcount::refcount_of;
 pub use search::Search;
+pub use stats::{LayerStats, Stats};
