@@ -10,7 +10,8 @@ import { basename, dirname, extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
 
-const DIST = join(dirname(fileURLToPath(import.meta.url)), '../../dist');
+/** The built site. */
+export const DIST = join(dirname(fileURLToPath(import.meta.url)), '../../dist');
 const TYPES = {
   '.html': 'text/html; charset=utf-8',
   '.js': 'text/javascript',
@@ -22,8 +23,12 @@ const TYPES = {
   '.webmanifest': 'application/manifest+json',
 };
 
-/** Serves `dist/` on loopback, for when BACKCHAIN_URL does not say where the site is. */
+/**
+ * Serves `dist/` on loopback, for when BACKCHAIN_URL does not say where the site is. `sent` lists
+ * what was asked for: `{ path, bytes }`, compressed where the build has it so.
+ */
 export async function serve(dist = DIST) {
+  const sent = [];
   if (!existsSync(join(dist, 'index.html'))) {
     throw new Error(`${dist} holds no site: run "cargo xtask build" first`);
   }
@@ -35,20 +40,27 @@ export async function serve(dist = DIST) {
       response.writeHead(404).end();
       return;
     }
+    const brotli = /\bbr\b/.test(request.headers['accept-encoding'] ?? '');
+    const packed = brotli && (await stat(`${file}.br`).catch(() => null));
+    const bytes = packed ? packed.size : found.size;
     response.writeHead(200, {
       'content-type': TYPES[extname(file)] ?? 'application/octet-stream',
-      'content-length': found.size,
+      'content-length': bytes,
+      ...(packed && { 'content-encoding': 'br' }),
     });
-    createReadStream(file).pipe(response);
+    sent.push({ path, bytes });
+    createReadStream(packed ? `${file}.br` : file).pipe(response);
   });
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
   return {
     url: `http://127.0.0.1:${server.address().port}/`,
+    sent,
     close: () => new Promise((resolve) => { server.closeAllConnections(); server.close(resolve); }),
   };
 }
 
-const FLAGS = [
+/** What Chromium is started with. */
+export const FLAGS = [
   '--headless=new', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
   '--disable-background-networking', '--disable-component-update', '--disable-sync',
   '--disable-dev-shm-usage',

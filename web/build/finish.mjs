@@ -1,9 +1,11 @@
 // Last step of the web build (a Trunk post_build hook): the stylesheet, the content security
 // policy and the service worker's file list. Works on Trunk's staging directory only.
 import { createHash } from 'node:crypto';
-import { copyFile, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { brotliCompressSync, constants } from 'node:zlib';
+import { cutDown } from './fonts.mjs';
 import { patternfly } from './patternfly.mjs';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../..');
@@ -23,10 +25,17 @@ const built = await files(staging);
 const texts = await Promise.all(
   built.filter((f) => /\.(wasm|html|css|js)$/.test(f)).map((f) => readFile(join(staging, f), 'latin1')),
 );
-const { css, fonts } = await patternfly(join(root, 'node_modules/@patternfly/patternfly'), texts.join('\n'));
+// Icons are named by their sources: the component library's list of all icons is built in, too.
+const sources = (await files(join(root, 'web/src'))).filter((f) => f.endsWith('.rs'));
+const written = await Promise.all(sources.map((f) => readFile(join(root, 'web/src', f), 'utf8')));
+const { css, fonts } = await patternfly(
+  join(root, 'node_modules/@patternfly/patternfly'),
+  texts.join('\n'),
+  written.join('\n'),
+);
 await writeFile(join(staging, 'patternfly.css'), css);
 await mkdir(join(staging, 'fonts'), { recursive: true });
-for (const font of fonts) await copyFile(font.from, join(staging, font.to));
+for (const font of fonts) await writeFile(join(staging, font.to), await cutDown(font.from, css));
 
 // Scripts only from here, and nothing but this origin may be spoken to.
 const index = join(staging, 'index.html');
@@ -62,3 +71,18 @@ await writeFile(
     .replace("'__VERSION__'", JSON.stringify(version.digest('hex').slice(0, 16)))
     .replace("['__FILES__']", JSON.stringify(['./', ...list])),
 );
+
+// Beside each text and wasm file its compressed form, for servers that send it as it is.
+if (process.env.TRUNK_PROFILE === 'release') {
+  for (const f of (await files(staging)).filter((f) => /\.(html|css|js|wasm|svg|webmanifest)$/.test(f))) {
+    const plain = await readFile(join(staging, f));
+    const packed = brotliCompressSync(plain, {
+      params: {
+        [constants.BROTLI_PARAM_QUALITY]: constants.BROTLI_MAX_QUALITY,
+        [constants.BROTLI_PARAM_SIZE_HINT]: plain.length,
+        [constants.BROTLI_PARAM_LGWIN]: constants.BROTLI_MAX_WINDOW_BITS,
+      },
+    });
+    await writeFile(join(staging, `${f}.br`), packed);
+  }
+}

@@ -51,17 +51,31 @@ function selectors(list) {
 
 const UNUSED_THEMES = /theme-(felt|glass|high-contrast|redhat|unified)|\[dir=rtl\]|:dir\(rtl\)|pf-v6-m-dir-rtl/;
 
+/** What the component library's alerts show, besides the icons our sources name. */
+const ALERT_ICONS = 'fa-times fa-bell fa-check-circle fa-exclamation-triangle fa-exclamation-circle fa-info-circle';
+
+/** The classes of all icons in `sources`, as a set. */
+function icons(sources) {
+  const classes = `${ALERT_ICONS}\n${sources}`.match(/\bfa-[a-z0-9-]+/g);
+  const variants = [...sources.matchAll(/\bIcon::([A-Z]\w*)/g)].map(
+    ([, name]) => `fa-${name.replace(/(?<=[a-z0-9])(?=[A-Z])/g, '-').toLowerCase()}`,
+  );
+  return new Set([...classes, ...variants]);
+}
+
 /**
  * @param {string} dir the npm package
  * @param {string} used text in which every class in use occurs
+ * @param {string} sources text in which every icon in use is named
  */
-export async function patternfly(dir, used) {
+export async function patternfly(dir, used, sources) {
   const source = (await Promise.all(PARTS.map((p) => readFile(join(dir, p), 'utf8'))))
     .join('\n')
     .replace(/\/\*[\s\S]*?\*\//g, '');
+  const shown = icons(sources);
   const known = new Map();
   const inUse = (name) => {
-    if (!known.has(name)) known.set(name, used.includes(name));
+    if (!known.has(name)) known.set(name, name.startsWith('fa-') ? shown.has(name) : used.includes(name));
     return known.get(name);
   };
   const keepSelector = (s) =>

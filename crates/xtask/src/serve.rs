@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use axum::Router;
 use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, VARY,
+    X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::{Method, Request, Response, StatusCode};
 use axum::response::IntoResponse;
 use tokio::runtime;
@@ -102,7 +105,13 @@ fn answer(dist: &Path, request: &Request<Body>) -> Response<Body> {
         return (StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n").into_response();
     }
     let file = find(dist, request.uri().path());
-    let Some((bytes, file)) = file.and_then(|file| Some((fs::read(&file).ok()?, file))) else {
+    let packed = file
+        .as_ref()
+        .filter(|_| takes_brotli(request.headers()))
+        .and_then(|file| fs::read(packed(file)).ok());
+    let coded = packed.is_some();
+    let bytes = packed.or_else(|| fs::read(file.as_ref()?).ok());
+    let (Some(bytes), Some(file)) = (bytes, file) else {
         return (StatusCode::NOT_FOUND, "not found\n").into_response();
     };
     let headers = [
@@ -110,8 +119,26 @@ fn answer(dist: &Path, request: &Request<Body>) -> Response<Body> {
         // A rebuilt site shows at the next reload.
         (CACHE_CONTROL, "no-cache"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (VARY, "accept-encoding"),
     ];
-    (headers, bytes).into_response()
+    let mut response = (headers, bytes).into_response();
+    if coded {
+        let brotli = HeaderValue::from_static("br");
+        response.headers_mut().insert(CONTENT_ENCODING, brotli);
+    }
+    response
+}
+
+/// Where the build puts the compressed form of a file.
+fn packed(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".br");
+    name.into()
+}
+
+fn takes_brotli(headers: &HeaderMap) -> bool {
+    let accepted = headers.get(ACCEPT_ENCODING).and_then(|v| v.to_str().ok());
+    accepted.is_some_and(|list| list.split(',').any(|coding| coding.trim() == "br"))
 }
 
 /// The file that a URL names, if there is one inside of `dist`.
@@ -226,17 +253,18 @@ mod tests {
     fn the_server_answers_with_types_and_ends_on_drop() {
         let (_dir, dist) = site();
         let site = Site::start(&dist, 0).unwrap();
-        let ask = |head: &str| {
+        let ask_with = |head: &str, headers: &str| {
             let mut stream = TcpStream::connect(("127.0.0.1", site.port)).unwrap();
             write!(
                 stream,
-                "{head} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+                "{head} HTTP/1.1\r\nHost: x\r\n{headers}Connection: close\r\n\r\n"
             )
             .unwrap();
             let mut text = String::new();
             stream.read_to_string(&mut text).unwrap();
             text
         };
+        let ask = |head: &str| ask_with(head, "");
         let wasm = ask("GET /app.wasm");
         assert!(wasm.starts_with("HTTP/1.1 200"), "{wasm}");
         assert!(
@@ -244,6 +272,14 @@ mod tests {
             "{wasm}"
         );
         assert!(wasm.ends_with("\0asm"), "{wasm}");
+        // The compressed form is for those who take it.
+        fs::write(dist.join("app.wasm.br"), "packed").unwrap();
+        assert!(ask("GET /app.wasm").ends_with("\0asm"));
+        let packed = ask_with("GET /app.wasm", "Accept-Encoding: gzip, deflate, br\r\n");
+        assert!(packed.contains("content-encoding: br\r\n"), "{packed}");
+        assert!(
+            packed.contains("content-type: application/wasm\r\n") && packed.ends_with("packed")
+        );
         assert!(ask("GET /nothing").starts_with("HTTP/1.1 404"));
         assert!(ask("POST /").starts_with("HTTP/1.1 405"));
         let head = ask("HEAD /");

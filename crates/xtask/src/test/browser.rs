@@ -11,7 +11,7 @@ use anyhow::Result;
 use super::Session;
 use crate::cmd::{self, which};
 use crate::serve::Site;
-use crate::{build, setup};
+use crate::{build, setup, size};
 
 /// Milliseconds after which one test counts as hanging.
 const TEST_TIMEOUT: &str = "--test-timeout=300000";
@@ -25,8 +25,10 @@ pub(super) fn run(session: &mut Session) -> Result<()> {
     setup::oracle()?;
     setup::browser()?;
     build::web()?;
+    let dist = cmd::root().join("dist");
+    session.figures.extend(size::figures(&dist)?);
     let backchain = build::cli_for_tests()?;
-    let site = Site::start(&cmd::root().join("dist"), 0)?;
+    let site = Site::start(&dist, 0)?;
 
     let mut node = cmd::command("node");
     node.args(["--test", "--test-reporter=spec"]);

@@ -74,6 +74,10 @@ pub(crate) fn run(kinds: &[Kind]) -> Result<ExitCode> {
             session.fail(&format!("{} tests could not run: {error:#}", kind.name()));
         }
     }
+    if !session.figures.is_empty() {
+        cmd::say("figures, as web/README.md keeps them:");
+        session.figures.iter().for_each(|figure| cmd::say(figure));
+    }
     let failures = &session.failures;
     if !failures.is_empty() {
         for failure in failures {
@@ -96,6 +100,8 @@ pub(crate) fn run(kinds: &[Kind]) -> Result<ExitCode> {
 pub(crate) struct Session {
     totals: Totals,
     failures: Vec<String>,
+    /// What was measured on the way: sizes, times, counts.
+    figures: Vec<String>,
 }
 
 impl Session {
@@ -110,8 +116,14 @@ impl Session {
     /// Runs a test runner and adds what it counted.
     fn runner(&mut self, what: &str, command: &mut Command) -> Result<()> {
         cmd::say(&format!("{what}: {}", cmd::shown(command)));
-        let totals = &mut self.totals;
-        let passed = cmd::stream(command, |line| totals.read(line))?;
+        let (totals, figures) = (&mut self.totals, &mut self.figures);
+        let passed = cmd::stream(command, |line| {
+            totals.read(line);
+            // Tests print `figure: what: value`, perhaps behind a reporter's mark.
+            if let Some((_, figure)) = line.split_once("figure: ") {
+                figures.push(figure.trim_end().to_owned());
+            }
+        })?;
         if !passed {
             self.fail(&format!("{what} failed"));
         }
