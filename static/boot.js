@@ -30,11 +30,50 @@
     }
   });
 
-  if ('serviceWorker' in navigator && window.isSecureContext) {
-    window.addEventListener('load', () => {
-      navigator.serviceWorker.register('sw.js').catch((error) => {
-        console.info('Working without the offline copy:', error.message);
-      });
+  // The offline copy. A newer version waits behind it until the user takes it: the app hears of
+  // it by `backchain-update`, and takes it by `accept`.
+  const update = { ready: false, accept: async () => 0 };
+  window.backchainUpdate = update;
+  if (!('serviceWorker' in navigator) || !window.isSecureContext) return;
+  const { serviceWorker } = navigator;
+  const offer = (registration) => {
+    if (!registration.waiting || !serviceWorker.controller) return;
+    update.ready = true;
+    // Resolves to the number of other windows that must be closed first; with none it reloads.
+    update.accept = () => new Promise((resolve) => {
+      const worker = registration.waiting;
+      if (!worker) {
+        location.reload();
+        return;
+      }
+      const { port1, port2 } = new MessageChannel();
+      port1.onmessage = ({ data }) => {
+        port1.close();
+        if (data === 0) serviceWorker.addEventListener('controllerchange', () => location.reload(), { once: true });
+        resolve(data);
+      };
+      worker.postMessage('accept', [port2]);
     });
-  }
+    window.dispatchEvent(new Event('backchain-update'));
+  };
+  const HOUR = 3_600_000;
+  window.addEventListener('load', async () => {
+    try {
+      const registration = await serviceWorker.register('sw.js', { updateViaCache: 'none' });
+      offer(registration);
+      registration.addEventListener('updatefound', () => {
+        const coming = registration.installing;
+        coming?.addEventListener('statechange', () => coming.state === 'installed' && offer(registration));
+      });
+      // An installed app may stay open for days.
+      let asked = Date.now();
+      document.addEventListener('visibilitychange', () => {
+        if (document.visibilityState !== 'visible' || Date.now() - asked < HOUR) return;
+        asked = Date.now();
+        registration.update().catch(() => {});
+      });
+    } catch (error) {
+      console.info('Working without the offline copy:', error.message);
+    }
+  });
 })();

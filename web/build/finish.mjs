@@ -1,24 +1,17 @@
 // Last step of the web build (a Trunk post_build hook): the stylesheet, the content security
 // policy and the service worker's file list. Works on Trunk's staging directory only.
 import { createHash } from 'node:crypto';
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
-import { dirname, join, relative } from 'node:path';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { brotliCompressSync, constants } from 'node:zlib';
 import { cutDown } from './fonts.mjs';
+import { files, seal } from './offline.mjs';
 import { patternfly } from './patternfly.mjs';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../..');
 const staging = process.env.TRUNK_STAGING_DIR;
 if (!staging) throw new Error('TRUNK_STAGING_DIR is not set: run this through Trunk');
-
-async function files(dir) {
-  const entries = await readdir(dir, { withFileTypes: true, recursive: true });
-  return entries
-    .filter((e) => e.isFile())
-    .map((e) => relative(dir, join(e.parentPath ?? e.path, e.name)).replaceAll('\\', '/'))
-    .sort();
-}
 
 // The classes in use are those whose names stand in what was built.
 const built = await files(staging);
@@ -60,17 +53,7 @@ if (!html.includes('Content-Security-Policy')) throw new Error('index.html has n
 await writeFile(index, html);
 
 // Everything that was built works offline.
-const list = (await files(staging)).filter((f) => f !== 'sw.js' && f !== 'index.html');
-const version = createHash('sha256');
-for (const f of [...list, 'index.html']) version.update(f).update(await readFile(join(staging, f)));
-const sw = join(staging, 'sw.js');
-const worker = await readFile(sw, 'utf8');
-await writeFile(
-  sw,
-  worker
-    .replace("'__VERSION__'", JSON.stringify(version.digest('hex').slice(0, 16)))
-    .replace("['__FILES__']", JSON.stringify(['./', ...list])),
-);
+await seal(staging);
 
 // Beside each text and wasm file its compressed form, for servers that send it as it is.
 if (process.env.TRUNK_PROFILE === 'release') {
