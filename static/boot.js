@@ -1,4 +1,4 @@
-// Runs before the app: the theme (so the page never flashes in the wrong one), the service
+// Runs before the app: theme and motion (so the page never flashes in the wrong ones), the service
 // worker, and a notice where the app cannot start at all.
 'use strict';
 (() => {
@@ -6,11 +6,14 @@
   const dark = matchMedia('(prefers-color-scheme: dark)');
   const apply = () => {
     let chosen = null;
+    let motion = null;
     try {
       chosen = localStorage.getItem('theme');
+      motion = localStorage.getItem('motion');
     } catch {
       // Storage may be forbidden; the system's choice is then used.
     }
+    root.dataset.motion = motion ?? 'system';
     root.classList.toggle('pf-v6-theme-dark', chosen === 'dark' || (chosen !== 'light' && dark.matches));
   };
   apply();

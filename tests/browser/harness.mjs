@@ -67,15 +67,15 @@ export const FLAGS = [
 ];
 
 /** A scratch directory, a browser of its own with the write permission given, and a page. */
-export async function start({ write = 1, viewport = { width: 1280, height: 860 }, colorScheme = 'light', serviceWorkers = 'allow' } = {}) {
+export async function start({ write = 1, viewport = { width: 1280, height: 860 }, colorScheme = 'light', serviceWorkers = 'allow', reducedMotion = null, site: served } = {}) {
   const dir = await mkdtemp(join(tmpdir(), 'backchain-browser-'));
   const profile = join(dir, 'profile');
   await mkdir(join(profile, 'Default'), { recursive: true });
   await writeFile(
     join(profile, 'Default/Preferences'),
-    JSON.stringify({ profile: { default_content_setting_values: { file_system_write_guard: write } } }),
+    JSON.stringify({ profile: { default_content_setting_values: { file_system_write_guard: write, file_system_read_guard: 1 } } }),
   );
-  const site = process.env.BACKCHAIN_URL ? { url: process.env.BACKCHAIN_URL, close: async () => {} } : await serve();
+  const site = served ?? (process.env.BACKCHAIN_URL ? { url: process.env.BACKCHAIN_URL, close: async () => {} } : await serve());
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: process.env.BACKCHAIN_CHROMIUM ?? '/usr/bin/chromium',
     headless: true,
@@ -84,6 +84,7 @@ export async function start({ write = 1, viewport = { width: 1280, height: 860 }
     colorScheme,
     acceptDownloads: true,
     serviceWorkers,
+    reducedMotion,
   });
   const page = context.pages()[0] ?? (await context.newPage());
   page.setDefaultTimeout(30_000);

@@ -9,7 +9,7 @@ use wasm_bindgen_futures::JsFuture;
 extern "C" {
     /// `FileSystemHandle`, with its permission calls.
     #[wasm_bindgen(js_name = FileSystemHandle)]
-    #[derive(Debug, Clone)]
+    #[derive(Debug, Clone, PartialEq)]
     pub type Handle;
 
     #[wasm_bindgen(method, catch, js_name = requestPermission)]
@@ -63,7 +63,7 @@ pub fn start(target: &JsValue, name: &str, arguments: &Array) -> Result<JsValue,
     function.apply(target, arguments)
 }
 
-/// Asks for leave to write. Must run inside a click; [`may_write`] tells the answer.
+/// Asks for leave to write. Must run inside a click; [`permitted`] tells the answer.
 #[must_use]
 pub fn ask_to_write(handle: &Handle) -> Option<Promise> {
     handle
@@ -71,8 +71,17 @@ pub fn ask_to_write(handle: &Handle) -> Option<Promise> {
         .ok()
 }
 
-/// Whether what [`ask_to_write`] asked for was given.
-pub async fn may_write(asked: Promise) -> bool {
+/// Asks for leave to read a handle kept from another day. Must run inside a click;
+/// [`permitted`] tells the answer.
+#[must_use]
+pub fn ask_to_read(handle: &Handle) -> Option<Promise> {
+    handle
+        .request_permission(&options([("mode", "read".into())]))
+        .ok()
+}
+
+/// Whether what was asked for was given.
+pub async fn permitted(asked: Promise) -> bool {
     JsFuture::from(asked)
         .await
         .is_ok_and(|answer| answer == "granted")
@@ -84,6 +93,28 @@ pub fn dropped_handle(item: &JsValue) -> Option<Promise> {
     item.unchecked_ref::<HandleItem>()
         .get_as_file_system_handle()
         .ok()
+}
+
+/// The entry of a dropped item, for browsers without handles: the only way into a dropped folder.
+/// Must run inside the drop.
+#[must_use]
+pub fn dropped_entry(item: &JsValue) -> Option<JsValue> {
+    start(item, "webkitGetAsEntry", &Array::new())
+        .ok()
+        .filter(JsValue::is_object)
+}
+
+/// Calls `target.name(success, failure)`, as interfaces older than promises want it.
+///
+/// # Errors
+/// What the call throws or passes to `failure`.
+pub async fn call_back(target: &JsValue, name: &str) -> Result<JsValue, JsValue> {
+    let promise = Promise::new(&mut |resolve, reject| {
+        if let Err(error) = start(target, name, &Array::of2(&resolve, &reject)) {
+            let _ = reject.call1(&JsValue::UNDEFINED, &error);
+        }
+    });
+    JsFuture::from(promise).await
 }
 
 /// Milliseconds since some moment, for measuring.

@@ -8,6 +8,7 @@ pub mod locate;
 pub mod look;
 pub mod strips;
 
+use crate::units::Units;
 use locate::{Locate, Located};
 use look::{Look, Seen};
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,8 @@ pub enum Request {
     Demo,
     /// Forgets every file.
     Clear,
+    /// From now on, numbers of bytes in texts are in these units.
+    Units(Units),
     /// Asks for the details of one layer.
     Details { layer: LayerId },
     /// Asks for one layer's file, to be saved somewhere else.

@@ -97,3 +97,18 @@ pub fn use_abilities() -> Abilities {
     }
     *abilities
 }
+
+/// What a person should know about this browser before starting; nothing where all is there.
+#[function_component(Limits)]
+pub fn limits() -> Html {
+    let limits = use_abilities().limits();
+    if limits.is_empty() {
+        return Html::default();
+    }
+    html! {
+        <div class="limits" data-testid="limits">
+            <strong>{ "In this browser" }</strong>
+            <ul>{ for limits.iter().map(|limit| html! { <li>{ *limit }</li> }) }</ul>
+        </div>
+    }
+}

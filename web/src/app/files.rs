@@ -10,6 +10,11 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{DataTransfer, File, FileList, HtmlAnchorElement, HtmlInputElement};
 
+/// Deeper folders are not searched.
+const MAX_DEPTH: u32 = 16;
+/// A folder with more files is surely not one of disk images.
+const MAX_FILES: usize = 2000;
+
 /// What the user gave, remembered so that leave to write can be asked for later.
 #[derive(Clone, Default)]
 pub struct Gifts(Rc<Inner>);
@@ -62,7 +67,7 @@ impl Gifts {
             let mut refused = Vec::new();
             for (gift, asked) in asked {
                 let granted = match asked {
-                    Some(asked) => js::may_write(asked).await,
+                    Some(asked) => js::permitted(asked).await,
                     None => false,
                 };
                 if !granted {
@@ -77,20 +82,20 @@ impl Gifts {
     /// are asked for before the first wait.
     pub fn dropped(&self, transfer: &DataTransfer) -> impl Future<Output = Vec<Granted>> + use<> {
         let items = transfer.items();
-        let mut pending: Vec<(Option<Promise>, Option<File>)> = Vec::new();
+        let mut pending: Vec<(Option<Promise>, Option<JsValue>, Option<File>)> = Vec::new();
         for index in 0..items.length() {
             let Some(item) = items.get(index) else {
                 continue;
             };
             if item.kind() == "file" {
                 let file = item.get_as_file().ok().flatten();
-                pending.push((js::dropped_handle(&item), file));
+                pending.push((js::dropped_handle(&item), js::dropped_entry(&item), file));
             }
         }
         let gifts = self.clone();
         async move {
             let mut granted = Vec::new();
-            for (handle, file) in pending {
+            for (handle, entry, file) in pending {
                 let handle = match handle {
                     Some(promise) => JsFuture::from(promise)
                         .await
@@ -98,12 +103,59 @@ impl Gifts {
                         .filter(JsValue::is_object),
                     None => None,
                 };
-                if let Some(given) = handle.or_else(|| file.map(JsValue::from)) {
-                    granted.push(gifts.add(given, None));
+                let folder = entry.filter(|entry| js::get(entry, "isDirectory").is_truthy());
+                match (handle, folder, file) {
+                    (Some(handle), ..) => granted.push(gifts.add(handle, None)),
+                    (None, Some(folder), _) => gifts.walk(folder, &mut granted).await,
+                    (None, None, Some(file)) => granted.push(gifts.add(file.into(), None)),
+                    (None, None, None) => {}
                 }
             }
             granted
         }
+    }
+
+    /// The files in a dropped folder and in the folders in it, where there are no handles.
+    async fn walk(&self, folder: JsValue, granted: &mut Vec<Granted>) {
+        let mut folders = vec![(folder, 0)];
+        while let Some((folder, depth)) = folders.pop() {
+            let Ok(reader) = js::start(&folder, "createReader", &Array::new()) else {
+                continue;
+            };
+            // Each call gives some; an empty list is the end. What cannot be read is not there.
+            while let Ok(some) = js::call_back(&reader, "readEntries").await {
+                let some: Array = some.unchecked_into();
+                if some.length() == 0 {
+                    break;
+                }
+                for entry in some.iter() {
+                    let name = js::get(&entry, "name").as_string().unwrap_or_default();
+                    if name.starts_with('.') {
+                        continue;
+                    }
+                    if js::get(&entry, "isDirectory").is_truthy() {
+                        if depth < MAX_DEPTH {
+                            folders.push((entry, depth + 1));
+                        }
+                    } else if granted.len() < MAX_FILES
+                        && let Ok(file) = js::call_back(&entry, "file").await
+                    {
+                        let path = js::get(&entry, "fullPath").as_string();
+                        let path = path.map(|path| path.trim_start_matches('/').to_owned());
+                        granted.push(self.add(file, path));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Handles that come from somewhere else: from the desktop, or kept from another day.
+    #[must_use]
+    pub fn handles(&self, handles: &Array) -> Vec<Granted> {
+        handles
+            .iter()
+            .map(|handle| self.add(handle, None))
+            .collect()
     }
 
     /// Files through the browser's picker. `None` where it has none.

@@ -1,19 +1,23 @@
 //! The page: it draws what the worker reports, and asks the worker for what the user wants.
 
+pub mod ability;
 pub mod bench;
 pub mod chain;
 pub mod details;
 pub mod diagram;
 pub mod files;
+pub mod launch;
 pub mod layout;
 pub mod look;
 pub mod operation;
 pub mod page;
 pub mod preview;
+pub mod recent;
 pub mod route;
 pub mod settings;
 pub mod shell;
 pub mod text;
+pub mod update;
 pub mod window;
 
 use crate::js;

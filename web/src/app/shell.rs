@@ -1,6 +1,7 @@
 //! Around every page: the bar at the top, the page of the address, and what concerns all.
 
 use super::bench::use_bench;
+use super::launch::use_launched;
 use super::page::about::AboutPage;
 use super::page::files::FilesPage;
 use super::page::learn::{LearnPage, LessonPage};
@@ -8,6 +9,7 @@ use super::page::settings::SettingsPage;
 use super::page::talk::TalkPage;
 use super::route::{Page, Route, use_route};
 use super::settings::{Settings, SettingsContext, Theme, use_settings};
+use super::update::UpdateNotice;
 use super::window::use_leave_guard;
 use yew::prelude::*;
 
@@ -18,6 +20,8 @@ pub fn app() -> Html {
     // The user's files outlive every page.
     let bench = use_bench();
     use_leave_guard(bench.model.running());
+    use_launched(&bench);
+    let (running, open) = (bench.model.running(), !bench.model.tree.layers.is_empty());
     use_effect_with(route.page.clone(), |page| {
         let title = match page {
             Page::Files => "backchain".to_owned(),
@@ -43,7 +47,12 @@ pub fn app() -> Html {
             if !talk {
                 <Masthead page={route.page} />
             }
-            <main class={classes!("main", talk.then_some("main--talk"))} id="main">{ page }</main>
+            <main class={classes!("main", talk.then_some("main--talk"))} id="main">
+                if !talk {
+                    <UpdateNotice {running} {open} />
+                }
+                { page }
+            </main>
         </ContextProvider<SettingsContext>>
     }
 }

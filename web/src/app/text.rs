@@ -1,28 +1,7 @@
 //! Numbers as people read them.
 
 use crate::protocol::{Kind, Role, State};
-
-/// Bytes in binary units: `1.5 GiB`.
-#[must_use]
-pub fn bytes(count: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if count < 1024 {
-        return format!("{count} B");
-    }
-    let mut unit = 0;
-    let mut divisor = 1024_u64;
-    while count / divisor >= 1024 && unit + 1 < UNITS.len() {
-        divisor *= 1024;
-        unit += 1;
-    }
-    let tenths = (u128::from(count) * 10 + u128::from(divisor) / 2) / u128::from(divisor);
-    let name = UNITS.get(unit).copied().unwrap_or("EiB");
-    if tenths >= 1000 || tenths.is_multiple_of(10) {
-        format!("{} {name}", tenths / 10)
-    } else {
-        format!("{}.{} {name}", tenths / 10, tenths % 10)
-    }
-}
+pub use crate::units::bytes;
 
 /// `part` of `whole` as a number from 0 to 1.
 #[must_use]
@@ -98,21 +77,5 @@ pub fn words(kind: Kind) -> Words {
             what: "Take one layer out of the middle of a chain.",
             icon: "fa-minus-circle",
         },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::bytes;
-    use wasm_bindgen_test::wasm_bindgen_test;
-
-    #[wasm_bindgen_test]
-    fn bytes_are_rounded_to_a_tenth_of_their_unit() {
-        assert_eq!(bytes(0), "0 B");
-        assert_eq!(bytes(1023), "1023 B");
-        assert_eq!(bytes(1024), "1 KiB");
-        assert_eq!(bytes(1_572_864), "1.5 MiB");
-        assert_eq!(bytes(10 << 30), "10 GiB");
-        assert_eq!(bytes(u64::MAX), "16 EiB");
     }
 }

@@ -21,13 +21,16 @@ pub struct UpdateNoticeProperties {
 
 #[function_component(UpdateNotice)]
 pub fn update_notice(props: &UpdateNoticeProperties) -> Html {
-    let ready = use_state(|| js::get(&boot(), "ready").is_truthy());
+    let ready = use_state_eq(|| false);
     {
         let ready = ready.clone();
         use_effect_with((), move |()| {
             let window = gloo::utils::window();
+            let heard = ready.clone();
             let listener =
-                EventListener::new(&window, "backchain-update", move |_| ready.set(true));
+                EventListener::new(&window, "backchain-update", move |_| heard.set(true));
+            // It may have been found before anybody listened.
+            ready.set(js::get(&boot(), "ready").is_truthy());
             move || drop(listener)
         });
     }

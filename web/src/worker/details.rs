@@ -1,7 +1,7 @@
 //! What a layer says about itself, as lists of facts.
 
-use crate::app::text::bytes;
 use crate::protocol::Section;
+use crate::units::bytes;
 use backchain::Node;
 use backchain::chain::FormatOrigin;
 use backchain::format::qcow2::{Version, autoclear, compatible, incompatible};

@@ -153,6 +153,7 @@ async fn serve(session: &mut Session, request: Request, inbox: &Inbox) {
             *session = Session::default();
             private::forget_results().await;
         }
+        Request::Units(units) => crate::units::set(units),
         Request::Details { layer } => match session.details(layer) {
             Ok(details) => send(&Event::Details(details)),
             Err(problem) => send(&Event::Problem(problem)),

@@ -2,8 +2,8 @@
 
 use super::session::{Session, sentence};
 use super::write::Strategy;
-use crate::app::text::bytes;
 use crate::protocol::{After, Fate, FileWrite, Kind, Operation, Preview};
+use crate::units::bytes;
 use backchain::chain::Locator;
 use backchain::plan::{PlanInfo, RemoveMethod};
 use backchain::{ErrorKind, Format, NodeId, Operation as Wish, Preview as Sum};

@@ -7,7 +7,9 @@ pub mod link;
 pub mod model;
 
 use super::files::{Gifts, download};
+use super::recent;
 use crate::protocol::{Event, Granted, LayerId, Outcome, Request, Role, Status};
+use crate::units;
 use link::Link;
 use model::{Action, Model, Stage};
 use std::cell::Cell;
@@ -56,6 +58,14 @@ pub fn use_bench() -> Bench {
         stopped,
     };
 
+    // The worker words some numbers itself.
+    {
+        let bench = bench.clone();
+        use_effect_with(units::now(), move |units| {
+            bench.send(&Request::Units(*units));
+            bench.dispatch(Action::Reword);
+        });
+    }
     // A form that changed is planned anew; a selected layer is asked for its details.
     {
         let bench = bench.clone();
@@ -98,9 +108,10 @@ impl Bench {
         self.model.dispatch(action);
     }
 
-    /// Adds files to those that are here.
+    /// Adds files to those that are here, and remembers them for another day.
     pub fn open(&self, granted: Vec<Granted>) {
         if !granted.is_empty() {
+            recent::remember(&granted);
             self.dispatch(Action::Opening);
             self.send(&Request::Open { granted });
         }

@@ -84,6 +84,8 @@ pub enum Action {
     Cancel,
     CloseForm,
     Clear,
+    /// Texts of the worker are asked for anew, as the units changed.
+    Reword,
 }
 
 impl Reducible for Model {
@@ -153,6 +155,7 @@ impl Reducible for Model {
                     next.form = None;
                 }
             }
+            Action::Reword => next.details = None,
             Action::Clear => {
                 next = Self {
                     serial: next.serial,

@@ -7,6 +7,7 @@ use crate::app::chain::Chain;
 use crate::app::details::LayerDetails;
 use crate::app::look::{Lens, LookView};
 use crate::app::operation::OperationView;
+use crate::app::recent::RecentFiles;
 use crate::app::text;
 use crate::app::window::{use_drop_zone, use_keys};
 use crate::protocol::{Kind, LayerId, Operation, Request};
@@ -164,7 +165,9 @@ pub fn files_page(props: &FilesPageProperties) -> Html {
                 </div>
             }
             if empty {
-                <Welcome opening={model.opening} {onfiles} {onfolder} {ondemo} />
+                <Welcome opening={model.opening} {onfiles} {onfolder} {ondemo}>
+                    <RecentFiles bench={bench.clone()} />
+                </Welcome>
             } else {
                 <FilesHead layers={model.tree.layers.len()} {onfiles} {ondemo} onclear={on(Bench::clear)} />
                 <Operations chosen={model.form.as_ref().map(|form| form.operation.kind)} disabled={model.running()} onchoose={choose} />
@@ -203,7 +206,7 @@ pub fn files_page(props: &FilesPageProperties) -> Html {
                 </div>
             }
             <input ref={file_input} type="file" multiple=true hidden=true data-testid="file-input" onchange={chosen.clone()} />
-            <input ref={folder_input} type="file" multiple=true hidden=true webkitdirectory=true onchange={chosen} />
+            <input ref={folder_input} type="file" multiple=true hidden=true webkitdirectory=true data-testid="folder-input" onchange={chosen} />
             if dragging {
                 <div class="veil" aria-hidden="true"><p>{ "Drop the files anywhere" }</p></div>
             }

@@ -1,6 +1,8 @@
 //! What is shown before there are files.
 
+use crate::app::ability::Limits;
 use crate::app::diagram::{Diagram, DiagramBox};
+use crate::app::route::{Page, Route};
 use crate::app::text;
 use crate::protocol::Kind;
 use patternfly_yew::prelude::*;
@@ -13,6 +15,9 @@ pub struct WelcomeProperties {
     pub onfiles: Callback<()>,
     pub onfolder: Callback<()>,
     pub ondemo: Callback<()>,
+    /// What stands between the drop zone and the operations.
+    #[prop_or_default]
+    pub children: Html,
 }
 
 #[function_component(Welcome)]
@@ -24,8 +29,8 @@ pub fn welcome(props: &WelcomeProperties) -> Html {
                 <div class="welcome__picture">{ picture() }</div>
                 <Title level={Level::H1} size={Size::XXLarge}>{ "Drop your disk images here" }</Title>
                 <p>
-                    { "qcow2 and raw files, one, several, or a whole folder. The chain appears as it is; " }
-                    { "nothing is changed before you say so, and nothing leaves this computer." }
+                    { "qcow2 and raw files, one, several, or a whole folder. The chain appears as it is, " }
+                    { "and nothing is changed before you say so." }
                 </p>
                 <div class="welcome__buttons">
                     <button type="button" class="pf-v6-c-button pf-m-primary" data-testid="open-files" onclick={click(&props.onfiles)}>
@@ -41,7 +46,16 @@ pub fn welcome(props: &WelcomeProperties) -> Html {
                 if props.opening {
                     <p class="quiet"><Spinner size={SpinnerSize::Md} />{ " opening…" }</p>
                 }
+                <p class="privacy" data-testid="privacy">
+                    <i class="fas fa-lock" aria-hidden="true" />
+                    <span>
+                        { "Nothing leaves this computer: the page speaks to no other place, and works without a network. " }
+                        <a href={Route::from(Page::About).href()}>{ "More about that" }</a>
+                    </span>
+                </p>
+                <Limits />
             </section>
+            { props.children.clone() }
             <ul class="welcome__what">
                 { for Kind::ALL.iter().map(|&kind| {
                     let words = text::words(kind);
