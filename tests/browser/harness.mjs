@@ -138,8 +138,16 @@ export async function waitForChain(page, expected) {
   });
 }
 
+/** Which menu an operation is in; the others are at hand. */
+const MENUS = {
+  overlay: 'snapshots', 'go-back': 'snapshots', snapshot: 'snapshots', revert: 'snapshots',
+  'delete-snapshot': 'snapshots', resize: 'change', repair: 'change', amend: 'change',
+  bitmap: 'change', create: 'new', export: 'new',
+};
+
 /** Fills in an operation's form; `top` and `base` are file names. */
 export async function choose(page, op, { top, base, unsafe, method, active } = {}) {
+  if (MENUS[op]) await page.click(`[data-testid="menu-${MENUS[op]}"]`);
   await page.click(`[data-testid="op-${op}"]`);
   if (top !== undefined) await page.selectOption('[data-testid="top"]', top);
   if (base !== undefined) await page.selectOption('[data-testid="base"]', base);

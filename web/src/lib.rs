@@ -8,6 +8,7 @@ pub mod app;
 pub mod js;
 pub mod panic;
 pub mod protocol;
+pub mod size;
 pub mod units;
 // The engine's sources can be shared between threads everywhere else; a `File` cannot.
 #[cfg(target_arch = "wasm32")]

@@ -6,11 +6,15 @@
 pub mod course;
 pub mod locate;
 pub mod look;
+pub mod operation;
 pub mod strips;
 
 use crate::units::Units;
 use locate::{Locate, Located};
 use look::{Look, Seen};
+pub use operation::{
+    After, Command, Fate, Field, FileWrite, Group, Kind, Made, Operation, Place, Preview,
+};
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::JsValue;
 
@@ -39,6 +43,8 @@ pub enum Request {
     Run {
         operation: Operation,
         read_only: Vec<u32>,
+        /// The file that was chosen for what the operation makes.
+        target: Option<Granted>,
     },
     /// Asks for a look into files; answers come bit by bit. A newer look of the same kind
     /// replaces an older one.
@@ -186,6 +192,19 @@ pub struct Layer {
     pub reason: Option<String>,
     /// Written in place; otherwise a changed copy is offered for saving.
     pub in_place: bool,
+    /// The folder it came with, where new files can be put beside it.
+    pub folder: Option<String>,
+    /// Its internal snapshots, oldest first.
+    pub snapshots: Vec<Snapshot>,
+    /// Names of its persistent bitmaps.
+    pub bitmaps: Vec<String>,
+}
+
+/// An internal snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    pub id: String,
+    pub name: String,
 }
 
 impl Layer {
@@ -284,94 +303,6 @@ pub struct Extents {
     pub unallocated: u64,
     /// Number of runs the map has.
     pub runs: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Kind {
-    Commit,
-    Pull,
-    Rebase,
-    Remove,
-}
-
-impl Kind {
-    pub const ALL: [Self; 4] = [Self::Commit, Self::Pull, Self::Rebase, Self::Remove];
-}
-
-/// What the form says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Operation {
-    pub kind: Kind,
-    /// Commit: the topmost layer to merge. Pull and rebase: the overlay to change. Remove: the
-    /// layer to take out.
-    pub top: LayerId,
-    /// Commit: the layer to merge into. Pull and rebase: the new backing file, if any.
-    pub base: Option<LayerId>,
-    /// Rebase: only the link.
-    pub link_only: bool,
-    /// Remove: 1 or 2; the cheaper one when not given.
-    pub method: Option<u8>,
-    /// Go on although other overlays will read differently afterwards.
-    pub force: bool,
-}
-
-/// What an operation would do.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Preview {
-    /// One sentence: what becomes of what.
-    pub summary: String,
-    /// The same layers with their links afterwards.
-    pub after: Vec<After>,
-    /// Layers whose data is merged, and the layer it goes to.
-    pub flow: Vec<(LayerId, LayerId)>,
-    /// Bytes taken over as they are, expanded, zeroed, and written as metadata.
-    pub copied: u64,
-    pub inflated: u64,
-    pub zeroed: u64,
-    pub metadata: u64,
-    pub writes: Vec<FileWrite>,
-    /// Names of the images that read differently afterwards.
-    pub invalid: Vec<String>,
-    pub warnings: Vec<String>,
-    /// Why it will not be done as it stands. Planning ends there.
-    pub refusal: Option<String>,
-    /// The refusal can be overridden by [`Operation::force`].
-    pub can_force: bool,
-    /// The same with qemu-img or virsh.
-    pub commands: Vec<String>,
-}
-
-/// One layer after an operation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct After {
-    pub layer: LayerId,
-    pub backing: Option<LayerId>,
-    pub fate: Fate,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Fate {
-    Untouched,
-    Written,
-    /// Only its backing link changes.
-    Relinked,
-    Invalid,
-    /// Still valid, and no longer needed by the chain.
-    Spare,
-}
-
-/// How one file will be written.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FileWrite {
-    pub layer: LayerId,
-    pub name: String,
-    pub before: u64,
-    pub after: u64,
-    /// How the browser writes it, in words.
-    pub how: String,
-    /// Free space needed on the way.
-    pub temporary: u64,
-    pub in_place: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -194,6 +194,38 @@ impl Gifts {
         )
     }
 
+    /// Asks the user where a new file is to go. Call it inside the click, and
+    /// [`Gifts::finish_target`] with what it returns.
+    ///
+    /// # Errors
+    /// Whatever the browser says.
+    pub fn start_target(&self, name: &str) -> Result<JsValue, JsValue> {
+        let options = js::options([("suggestedName", name.into()), ("id", "images".into())]);
+        js::start(&gloo::utils::window(), SAVE_PICKER, &Array::of1(&options))
+    }
+
+    /// The file that the user chose. `None` when none was.
+    ///
+    /// # Errors
+    /// In words, whatever the dialog failed with.
+    pub async fn finish_target(
+        &self,
+        started: Result<JsValue, JsValue>,
+    ) -> Result<Option<Granted>, String> {
+        let chosen = match started {
+            Ok(promise) => JsFuture::from(Promise::resolve(&promise)).await,
+            Err(error) => Err(error),
+        };
+        match chosen {
+            Ok(handle) => Ok(Some(self.add(handle, None))),
+            Err(error) if js::error_name(&error) == "AbortError" => Ok(None),
+            Err(error) => Err(format!(
+                "The new file cannot be made there: {}",
+                js::message(&error)
+            )),
+        }
+    }
+
     /// What was chosen in a file input.
     #[must_use]
     pub fn chosen(&self, input: &HtmlInputElement) -> Vec<Granted> {
@@ -208,6 +240,14 @@ impl Gifts {
             })
             .collect()
     }
+}
+
+const SAVE_PICKER: &str = "showSaveFilePicker";
+
+/// Whether the browser can ask where a new file is to go.
+#[must_use]
+pub fn can_pick_target() -> bool {
+    js::get(&gloo::utils::window(), SAVE_PICKER).is_function()
 }
 
 fn list(files: &FileList) -> Vec<File> {

@@ -11,7 +11,6 @@ pub mod layout;
 pub mod look;
 pub mod operation;
 pub mod page;
-pub mod preview;
 pub mod recent;
 pub mod route;
 pub mod settings;

@@ -14,12 +14,15 @@ use super::write::{Strategy, Writer};
 use crate::js;
 use crate::protocol::Progress;
 use backchain::chain::Fingerprint;
-use backchain::plan::{Ciphers, Origin, Recoder};
+use backchain::plan::{Ciphers, Meter, Origin, Recoder};
 use backchain::source::read_padded;
 use backchain::{CodecState, NodeId, Plan, ReadAt, Step, inflate};
+use js_sys::Array;
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use web_sys::{Blob, File};
+use std::sync::Arc;
+use wasm_bindgen::{JsCast, JsValue};
+use web_sys::{Blob, File, FileSystemFileHandle};
 
 /// Why a run did not come to its end.
 #[derive(Debug)]
@@ -43,6 +46,26 @@ impl From<String> for Stopped {
 pub struct NewFile {
     pub name: String,
     pub file: File,
+}
+
+/// Where a file goes that a plan makes.
+#[derive(Debug, Clone)]
+pub enum Destination {
+    /// Into this folder, a `FileSystemDirectoryHandle`.
+    Folder(JsValue),
+    /// To this file, chosen by the user.
+    Picked(FileSystemFileHandle),
+    /// Into the origin-private file system.
+    Private,
+}
+
+/// What a run has written, besides the files that are in place.
+#[derive(Default)]
+pub struct Written {
+    /// Changed copies of files that cannot be written themselves.
+    pub copies: Vec<NewFile>,
+    /// The new file that the plan makes.
+    pub made: Option<FileSystemFileHandle>,
 }
 
 /// Bytes copied from file to file in one go.
@@ -69,6 +92,11 @@ pub struct Run<'a> {
     ciphers: Ciphers,
     recoder: Recoder,
     cluster: Option<(NodeId, u64, Vec<u8>)>,
+    /// Name and destination of the file that the plan makes.
+    target: Option<(String, Destination)>,
+    making: Option<NodeId>,
+    /// How far the planning is, where that says more than the bytes written.
+    meter: Option<Arc<Meter>>,
 }
 
 impl<'a> Run<'a> {
@@ -96,16 +124,33 @@ impl<'a> Run<'a> {
             ciphers: Ciphers::default(),
             recoder: Recoder::default(),
             cluster: None,
+            target: None,
+            making: None,
+            meter: None,
         }
     }
 
-    /// Carries `plan` out. Returns the results that have to be saved by the user.
+    /// The same run with a place for the file that its plan makes.
+    #[must_use]
+    pub fn making(mut self, name: &str, destination: Destination) -> Self {
+        self.target = Some((name.to_owned(), destination));
+        self
+    }
+
+    /// The same run, whose progress is that of `plan`: how much it will write is not known.
+    #[must_use]
+    pub fn measured_by(mut self, plan: &Plan) -> Self {
+        self.meter = Some(plan.meter());
+        self
+    }
+
+    /// Carries `plan` out. Returns what is not simply in place.
     ///
     /// # Errors
     /// When it was cancelled or failed. Unless the error names changed files, every file is as
     /// it was.
-    pub async fn carry_out(mut self, plan: Plan) -> Result<Vec<NewFile>, Stopped> {
-        match self.write_all(plan).await {
+    pub async fn carry_out(mut self, plan: Plan) -> Result<Written, Stopped> {
+        let written = match self.write_all(plan).await {
             Ok(()) => self.close_all().await,
             Err(stopped) => {
                 for (_, writer) in std::mem::take(&mut self.writers) {
@@ -113,7 +158,15 @@ impl<'a> Run<'a> {
                 }
                 Err(stopped)
             }
+        };
+        if written.is_err()
+            && self.making.is_some()
+            && let Some((name, Destination::Folder(folder))) = &self.target
+        {
+            // It was made empty by this run. Where it cannot be removed it stays empty.
+            let _ = js::call(folder, "removeEntry", &Array::of1(&name.into())).await;
         }
+        written
     }
 
     async fn write_all(&mut self, plan: Plan) -> Result<(), Stopped> {
@@ -135,7 +188,10 @@ impl<'a> Run<'a> {
             .map(|file| file.node)
             .collect();
         for node in written {
-            self.open(node).await?;
+            match expected.get(&node) {
+                Some(None) => self.make(node).await?,
+                _ => self.open(node).await?,
+            }
         }
         for step in plan {
             let step = step.map_err(|error| sentence(&error.to_string()))?;
@@ -196,6 +252,37 @@ impl<'a> Run<'a> {
             }
         }
         self.strategies.insert(node, strategy);
+        self.writers.insert(node, writer);
+        Ok(())
+    }
+
+    /// Makes the plan's new file, empty. Never one that is there.
+    async fn make(&mut self, node: NodeId) -> Result<(), Stopped> {
+        let Some((name, destination)) = self.target.clone().filter(|_| self.making.is_none())
+        else {
+            return Err("This page cannot make a second file at once."
+                .to_owned()
+                .into());
+        };
+        let handle = match destination {
+            Destination::Folder(folder) => {
+                let handle = make_in(&folder, &name).await?;
+                self.making = Some(node);
+                handle
+            }
+            Destination::Picked(handle) => handle,
+            Destination::Private => private::made(&name).await?,
+        };
+        if let Some(nth) = self.session.files.same(&handle).await {
+            let entry = self.session.files.0.get(nth);
+            let path = entry.map_or("", |entry| entry.path.as_str());
+            let why = format!(
+                "{path} is one of the files here and is not overwritten. Choose another name."
+            );
+            return Err(why.into());
+        }
+        self.making = Some(node);
+        let writer = Writer::open(handle, Strategy::Rewrite).await?;
         self.writers.insert(node, writer);
         Ok(())
     }
@@ -325,10 +412,9 @@ impl<'a> Run<'a> {
             // A browser allocates as it likes; that the file gets its length is enough.
             Step::Allocate { to, dst, len, .. } => self.writer(to)?.zero(dst.0, len).await?,
             Step::Seal { node } => self.sealed.push(node),
-            Step::Create { .. } => {
-                return Err("This plan makes new files, which is done elsewhere."
-                    .to_owned()
-                    .into());
+            // It was made when everything was opened.
+            Step::Create { node } => {
+                self.writer(node)?;
             }
             other => return Err(format!("This page cannot carry out {other:?}.").into()),
         }
@@ -364,7 +450,7 @@ impl<'a> Run<'a> {
     }
 
     /// Puts every file in place. From the first one on there is no way back.
-    async fn close_all(mut self) -> Result<Vec<NewFile>, Stopped> {
+    async fn close_all(&mut self) -> Result<Written, Stopped> {
         let unsealed: Vec<NodeId> = self
             .writers
             .keys()
@@ -373,7 +459,7 @@ impl<'a> Run<'a> {
             .collect();
         self.sealed.extend(unsealed);
         let mut changed = Vec::new();
-        let mut results = Vec::new();
+        let mut results = Written::default();
         let order = std::mem::take(&mut self.sealed);
         let mut failure: Option<String> = None;
         for node in order {
@@ -384,19 +470,24 @@ impl<'a> Run<'a> {
                 writer.abort().await;
                 continue;
             }
-            let name = self
-                .entry(node)
-                .map(|entry| entry.name().to_owned())
-                .unwrap_or_default();
+            let made = self.making == Some(node);
+            let name = match &self.target {
+                Some((name, _)) if made => name.clone(),
+                _ => self
+                    .entry(node)
+                    .map(|entry| entry.name().to_owned())
+                    .unwrap_or_default(),
+            };
             self.tell(&format!("Putting {name} in place"), false);
             let in_place = self
                 .strategies
                 .get(&node)
                 .is_none_or(|strategy| strategy.in_place());
             match writer.close().await {
+                Ok(handle) if made => results.made = Some(handle),
                 Ok(_) if in_place => changed.push(name),
                 Ok(handle) => match files::current(&handle).await {
-                    Ok(file) => results.push(NewFile { name, file }),
+                    Ok(file) => results.copies.push(NewFile { name, file }),
                     Err(why) => failure = Some(why),
                 },
                 Err(why) => failure = Some(why),
@@ -450,14 +541,37 @@ impl<'a> Run<'a> {
     }
 
     fn tell(&self, phase: &str, can_cancel: bool) {
-        let done = self.done.min(self.total);
+        let (done, total) = match &self.meter {
+            Some(meter) => (meter.done(), meter.total()),
+            None => (self.done, self.total),
+        };
         (self.report)(Progress {
-            done,
-            total: self.total,
+            done: done.min(total),
+            total,
             phase: phase.to_owned(),
             can_cancel,
         });
     }
+}
+
+/// Makes an empty file of this name in a folder, unless there is one already.
+async fn make_in(folder: &JsValue, name: &str) -> Result<FileSystemFileHandle, String> {
+    match js::call(folder, "getFileHandle", &Array::of1(&name.into())).await {
+        Err(error) if js::error_name(&error) == "NotFoundError" => {}
+        Err(error) if js::error_name(&error) != "TypeMismatchError" => {
+            return Err(format!("{name} cannot be made: {}.", js::message(&error)));
+        }
+        _ => {
+            return Err(format!(
+                "There is a {name} in the folder already, and it is not overwritten. Choose another name."
+            ));
+        }
+    }
+    let create = js::options([("create", true.into())]);
+    js::call(folder, "getFileHandle", &Array::of2(&name.into(), &create))
+        .await
+        .map(JsCast::unchecked_into)
+        .map_err(|error| format!("{name} cannot be made: {}.", js::message(&error)))
 }
 
 fn part(file: &File, start: u64, end: u64) -> Result<Blob, String> {

@@ -26,6 +26,8 @@ pub struct Entry {
     pub private: bool,
     /// Given by name, and not merely found in a given folder.
     pub named: bool,
+    /// The folder it lies in, where new files can be made: `FileSystemDirectoryHandle`.
+    pub folder: Option<JsValue>,
 }
 
 impl Entry {
@@ -33,6 +35,36 @@ impl Entry {
     #[must_use]
     pub fn name(&self) -> &str {
         chain::file_name(&self.path)
+    }
+
+    /// Name of the folder where new files can be put beside it.
+    #[must_use]
+    pub fn folder_name(&self) -> Option<String> {
+        let folder = self.folder.as_ref()?;
+        js::get(folder, "name").as_string()
+    }
+}
+
+/// How a file came here.
+pub struct Origin {
+    pub gift: u32,
+    pub path: String,
+    pub private: bool,
+    pub named: bool,
+    pub folder: Option<JsValue>,
+}
+
+impl Origin {
+    /// Given by name.
+    #[must_use]
+    pub fn named(gift: u32, path: String) -> Self {
+        Self {
+            gift,
+            path,
+            private: false,
+            named: true,
+            folder: None,
+        }
     }
 }
 
@@ -61,9 +93,8 @@ impl Files {
             let gift = granted.gift;
             match granted.access {
                 Access::Handle(handle) => {
-                    let handle = handle.unchecked_into();
-                    let entry = self.add_handle(gift, granted.path, handle, true, false);
-                    added.push(entry.await?);
+                    let origin = Origin::named(gift, granted.path);
+                    added.push(self.add_handle(origin, handle.unchecked_into()).await?);
                 }
                 Access::Folder(folder) => {
                     let entries = self.add_folder(gift, granted.path, folder, false);
@@ -133,55 +164,74 @@ impl Files {
                             "The folder holds more than {MAX_FILES} files: choose the images in it instead."
                         ));
                     }
-                    let handle = entry.unchecked_into();
-                    let entry = self.add_handle(gift, below, handle, false, private);
-                    added.push(entry.await?);
+                    let origin = Origin {
+                        gift,
+                        path: below,
+                        private,
+                        named: false,
+                        folder: Some(folder.clone()),
+                    };
+                    added.push(self.add_handle(origin, entry.unchecked_into()).await?);
                 }
             }
         }
         Ok(added)
     }
 
-    async fn add_handle(
+    /// Adds the file behind a handle, or replaces it. Returns its number.
+    ///
+    /// # Errors
+    /// In words, when it cannot be read.
+    pub async fn add_handle(
         &mut self,
-        gift: u32,
-        path: String,
+        origin: Origin,
         handle: FileSystemFileHandle,
-        named: bool,
-        private: bool,
     ) -> Result<usize, String> {
+        let path = origin.path;
         let file = current(&handle)
             .await
             .map_err(|e| format!("{path} cannot be read: {e}"))?;
+        let same = self.same(&handle).await;
+        let source =
+            source::open(file.clone()).map_err(|e| format!("{path} cannot be read: {e}"))?;
+        let entry = Entry {
+            gift: origin.gift,
+            path,
+            handle: Some(handle),
+            file,
+            source,
+            private: origin.private,
+            named: origin.named,
+            folder: origin.folder,
+        };
+        Ok(self.store(same, entry))
+    }
+
+    /// The number of the file that this handle leads to, when it is here.
+    pub async fn same(&self, handle: &FileSystemFileHandle) -> Option<usize> {
         let mut same = None;
         for (nth, entry) in self.0.iter().enumerate() {
             let Some(other) = &entry.handle else { continue };
             if other.name() == handle.name() {
-                let answer = JsFuture::from(other.is_same_entry(&handle)).await;
+                let answer = JsFuture::from(other.is_same_entry(handle)).await;
                 if answer.is_ok_and(|answer| answer.is_truthy()) {
                     same = Some(nth);
                 }
             }
         }
-        let source =
-            source::open(file.clone()).map_err(|e| format!("{path} cannot be read: {e}"))?;
-        let entry = Entry {
-            gift,
-            path,
-            handle: Some(handle),
-            file,
-            source,
-            private,
-            named,
-        };
-        Ok(self.store(same, entry))
+        same
     }
 
     /// Puts an entry in the place of the one that is the same file, or at the end.
     fn store(&mut self, same: Option<usize>, entry: Entry) -> usize {
         if let Some((nth, old)) = same.and_then(|nth| Some((nth, self.0.get_mut(nth)?))) {
             let named = old.named || entry.named;
-            *old = Entry { named, ..entry };
+            let folder = entry.folder.clone().or_else(|| old.folder.take());
+            *old = Entry {
+                named,
+                folder,
+                ..entry
+            };
             nth
         } else {
             self.0.push(entry);
@@ -200,6 +250,7 @@ impl Files {
             source,
             private: false,
             named,
+            folder: None,
         };
         let same = self
             .0

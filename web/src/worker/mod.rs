@@ -15,16 +15,19 @@ pub mod strips;
 pub mod write;
 
 use crate::js;
-use crate::protocol::{self, Event, Operation, Outcome, Progress, Request, Saved, Status};
+use crate::protocol::{
+    self, Event, Granted, Kind, Operation, Outcome, Progress, Request, Saved, Status,
+};
 use backchain::NodeId;
-use execute::{Run, Stopped};
-use session::Session;
+use execute::{Destination, Run, Stopped, Written};
+use files::{Entry, Origin};
+use session::{Session, sentence};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::spawn_local;
-use web_sys::{DedicatedWorkerGlobalScope, MessageEvent};
+use web_sys::{DedicatedWorkerGlobalScope, FileSystemFileHandle, MessageEvent};
 
 /// Starts listening to the page.
 pub fn start() {
@@ -161,11 +164,7 @@ async fn serve(session: &mut Session, request: Request, inbox: &Inbox) {
         Request::Copy { layer } => {
             let nth = usize::try_from(layer).unwrap_or(usize::MAX);
             if let Some(entry) = session.files.0.get(nth) {
-                send(&Event::Copy(Saved {
-                    name: entry.name().to_owned(),
-                    size: source::size_of(&entry.file),
-                    file: entry.file.clone().into(),
-                }));
+                send(&Event::Copy(saved_file(entry)));
             }
         }
         Request::Preview { serial, operation } => {
@@ -187,8 +186,10 @@ async fn serve(session: &mut Session, request: Request, inbox: &Inbox) {
         Request::Run {
             operation,
             read_only,
+            target,
         } => {
-            let outcome = run(session, &operation, &read_only, &inbox.stop).await;
+            let target = target.as_ref();
+            let outcome = run(session, &operation, &read_only, target, &inbox.stop).await;
             send(&Event::Tree(session.view()));
             send(&Event::Outcome(outcome));
         }
@@ -226,9 +227,14 @@ async fn run(
     session: &mut Session,
     operation: &Operation,
     read_only: &[u32],
+    target: Option<&Granted>,
     stop: &Cell<bool>,
 ) -> Outcome {
-    let ended = attempt(session, operation, read_only, stop).await;
+    let mut other = (operation.kind == Kind::Repair).then(|| session.with_damaged());
+    if let Some(other) = &mut other {
+        session.swap_tree(other);
+    }
+    let ended = attempt(session, operation, read_only, target, stop).await;
     let mut notes = Vec::new();
     let mut saved = Vec::new();
     let (status, message) = match ended {
@@ -255,20 +261,27 @@ async fn run(
                     names(&done.spare)
                 ));
             }
-            if !done.saved.is_empty() {
+            if done.copies {
                 notes.push(
                     "Your files could not be written and are unchanged. The new ones are below."
                         .to_owned(),
                 );
             }
             // What was only saved elsewhere changed nothing here.
-            if done.saved.is_empty() {
+            if !done.copies {
                 session.invalid.extend(done.invalid);
                 session.merged.extend(done.merged);
                 session.spare.extend(done.spare);
                 session.known.extend(0..session.files.0.len());
             }
             saved = done.saved;
+            if let Some((origin, handle, to_save)) = done.made {
+                match session.files.add_handle(origin, handle).await {
+                    Ok(nth) if to_save => saved.extend(session.files.0.get(nth).map(saved_file)),
+                    Ok(_) => {}
+                    Err(why) => notes.push(sentence(&why)),
+                }
+            }
             (Status::Done, done.message)
         }
         Err(Stopped::Cancelled) => (
@@ -297,26 +310,40 @@ async fn run(
     }
 }
 
+/// A layer's file, to be saved.
+fn saved_file(entry: &Entry) -> Saved {
+    Saved {
+        name: entry.name().to_owned(),
+        size: source::size_of(&entry.file),
+        file: entry.file.clone().into(),
+    }
+}
+
 struct Done {
     message: String,
     invalid: Vec<usize>,
     /// Merged into the layer below: nothing should go on using them.
     merged: Vec<usize>,
     spare: Vec<usize>,
+    /// What the user has to save.
     saved: Vec<Saved>,
+    /// Among that are changed copies of files that could not be written.
+    copies: bool,
+    /// The new file, and whether it has to be saved.
+    made: Option<(Origin, FileSystemFileHandle, bool)>,
 }
 
 async fn attempt(
     session: &Session,
     operation: &Operation,
     read_only: &[u32],
+    target: Option<&Granted>,
     stop: &Cell<bool>,
 ) -> Result<Done, Stopped> {
-    let wish = operation::wish(session, operation)?;
-    let plan = session
-        .tree
-        .plan(&wish)
-        .map_err(|e| session::sentence(&e.to_string()))?;
+    if let Some(why) = operation::cuts_off(session, operation) {
+        return Err(why.into());
+    }
+    let plan = operation::plan(session, operation).map_err(|e| sentence(&e.to_string()))?;
     let report = |progress| send(&Event::Progress(progress));
     let note = |phase| {
         report(Progress {
@@ -328,18 +355,36 @@ async fn attempt(
     };
     let sum = operation::sum(session, operation, &|| stop.get(), &note).await?;
     let sum = sum.ok_or(Stopped::Cancelled)?;
-    let run = Run::new(session, read_only, stop, &report, sum.written());
-    let results = run.carry_out(plan).await?;
-    let merged = operation::merged_away(&sum.info);
+    let mut written = Written::default();
+    let mut made = None;
+    if let Some(plan) = plan {
+        let mut run = Run::new(session, read_only, stop, &report, sum.written());
+        if operation::reads_everything(operation) {
+            run = run.measured_by(&plan);
+        }
+        let place = operation::place::destination(session, operation, target, read_only);
+        let name = operation.makes().map(str::trim);
+        if let Some(name) = name {
+            run = run.making(name, place.clone());
+        }
+        written = run.carry_out(plan).await?;
+        if let Some(handle) = written.made.take() {
+            let origin = operation::place::origin(session, operation, target, &place)?;
+            made = Some((origin, handle, matches!(place, Destination::Private)));
+        }
+    }
+    let info = &sum.info;
     let files = |ids: &mut dyn Iterator<Item = &NodeId>| {
         ids.filter_map(|&id| session.file(id)).collect::<Vec<_>>()
     };
     Ok(Done {
         message: operation::done(session, operation),
-        invalid: files(&mut sum.info.invalid.iter().chain(&sum.info.broken_dependents)),
-        merged: files(&mut merged.iter()),
-        spare: files(&mut sum.info.superseded.iter().filter(|id| !merged.contains(id))),
-        saved: results
+        invalid: files(&mut info.invalid.iter().chain(&info.broken_dependents)),
+        merged: files(&mut operation::merged_away(info).iter()),
+        spare: files(&mut operation::unneeded(session, operation, info).iter()),
+        copies: !written.copies.is_empty(),
+        saved: written
+            .copies
             .into_iter()
             .map(|result| Saved {
                 name: result.name,
@@ -347,6 +392,7 @@ async fn attempt(
                 file: result.file.into(),
             })
             .collect(),
+        made,
     })
 }
 

@@ -16,6 +16,8 @@ const PREFIX: &str = "session-";
 
 /// Folder for results to be saved.
 const RESULTS: &str = "results";
+/// Folder for new files that are layers.
+const MADE: &str = "made";
 
 thread_local! {
     /// Number of results so far.
@@ -33,6 +35,16 @@ pub async fn result(name: &str) -> Result<FileSystemFileHandle, String> {
     let count = COUNT.get().wrapping_add(1);
     COUNT.set(count);
     scratch(RESULTS, &format!("{count}-{name}")).await
+}
+
+/// A file that becomes one of the layers. It lasts as long as the worker.
+///
+/// # Errors
+/// As [`scratch`].
+pub async fn made(name: &str) -> Result<FileSystemFileHandle, String> {
+    let count = COUNT.get().wrapping_add(1);
+    COUNT.set(count);
+    scratch(MADE, &format!("{count}-{name}")).await
 }
 
 /// Removes all results.

@@ -2,12 +2,15 @@
 
 use super::files::{Entry, Files, modified};
 use crate::protocol::{
-    Details, Extents, Layer, LayerId, Operation, Remark, Role, State, Tree as View,
+    Details, Extents, Layer, LayerId, Operation, Remark, Role, Snapshot, State, Tree as View,
 };
 use backchain::chain::Link;
 use backchain::{ErrorKind, Format, Node, NodeId, Place, Preview as Sum, ReadAt, Tree};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// A tree, and which node each file became.
+pub type Grown = (Tree, BTreeMap<usize, NodeId>);
 
 #[derive(Default)]
 pub struct Session {
@@ -15,6 +18,8 @@ pub struct Session {
     pub tree: Tree,
     /// Which node each file became.
     nodes: BTreeMap<usize, NodeId>,
+    /// The files the tree was grown from, in this order.
+    roots: Vec<usize>,
     /// Files that an operation made invalid.
     pub invalid: BTreeSet<usize>,
     /// Files that an operation merged into the layer below: nothing should go on using them.
@@ -83,6 +88,7 @@ impl Session {
         // Loops have no end to start from.
         roots.extend(all.iter().copied().filter(referred));
         (self.tree, self.nodes) = self.grow(&roots);
+        self.roots = roots;
         for nth in self.invalid.union(&self.merged) {
             if let Some(&id) = self.nodes.get(nth) {
                 self.tree.give_up(id);
@@ -94,8 +100,24 @@ impl Session {
         self.strips = Default::default();
     }
 
-    fn grow(&self, order: &[usize]) -> (Tree, BTreeMap<usize, NodeId>) {
-        let mut tree = Tree::new();
+    /// The same files in a tree as a check has it: images are in it that are too damaged for
+    /// anything else.
+    #[must_use]
+    pub fn with_damaged(&self) -> Grown {
+        self.grow_into(Tree::for_check(), &self.roots)
+    }
+
+    /// Puts another tree in the place of this one, which comes back.
+    pub fn swap_tree(&mut self, other: &mut Grown) {
+        std::mem::swap(&mut self.tree, &mut other.0);
+        std::mem::swap(&mut self.nodes, &mut other.1);
+    }
+
+    fn grow(&self, order: &[usize]) -> Grown {
+        self.grow_into(Tree::new(), order)
+    }
+
+    fn grow_into(&self, mut tree: Tree, order: &[usize]) -> Grown {
         for nth in order {
             // A file that cannot be read at all has no node: it is drawn from its entry alone.
             let _ = tree.add(&self.files, &nth.to_string(), None);
@@ -186,6 +208,9 @@ impl Session {
             state: State::Damaged,
             reason: Some(sentence(&why)),
             in_place: false,
+            folder: entry.folder_name(),
+            snapshots: Vec::new(),
+            bitmaps: Vec::new(),
         })
     }
 
@@ -236,6 +261,9 @@ impl Session {
             state,
             reason,
             in_place: entry.handle.is_some(),
+            folder: entry.folder_name(),
+            snapshots: snapshots(node),
+            bitmaps: bitmaps(node),
         };
         if let Some(found) = self.measured.get(&nth) {
             layer.measured(found.clone());
@@ -400,6 +428,31 @@ const COARSEST_CLOCK: i128 = 2_000_000_000;
 
 fn milliseconds(entry: &Entry) -> Option<u64> {
     u64::try_from(modified(&entry.file)? / 1_000_000).ok()
+}
+
+/// More internal snapshots, or bitmaps, than this are not listed.
+const LISTED: usize = 1000;
+
+fn snapshots(node: &Node) -> Vec<Snapshot> {
+    // What is wrong with the list is told where the layer is looked at.
+    let list = node.snapshots().unwrap_or_default();
+    list.into_iter()
+        .take(LISTED)
+        .map(|entry| Snapshot {
+            id: entry.id,
+            name: entry.name,
+        })
+        .collect()
+}
+
+fn bitmaps(node: &Node) -> Vec<String> {
+    let image = node.image.as_ref().ok().and_then(|image| image.as_qcow2());
+    let list = image.and_then(|image| image.bitmaps(node.source.as_ref()).ok());
+    list.unwrap_or_default()
+        .into_iter()
+        .take(LISTED)
+        .map(|entry| entry.name)
+        .collect()
 }
 
 /// Raw files are searched for zeros to tell what they hold: larger ones count as full.

@@ -14,8 +14,12 @@ use backchain_format::qcow2::{ClusterSize, Codec};
 use std::sync::{Mutex, PoisonError};
 
 /// Unpacked bytes of one batch; a crew of eight has something to do even with the largest
-/// clusters.
-const BATCH: u64 = 16 << 20;
+/// clusters. A browser has no crew, and listens between batches.
+const BATCH: u64 = if cfg!(target_arch = "wasm32") {
+    1 << 20
+} else {
+    16 << 20
+};
 /// Clusters of one batch at most.
 const MAX_CLUSTERS: u64 = 256;
 

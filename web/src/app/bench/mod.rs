@@ -8,7 +8,7 @@ pub mod model;
 
 use super::files::{Gifts, download};
 use super::recent;
-use crate::protocol::{Event, Granted, LayerId, Outcome, Request, Role, Status};
+use crate::protocol::{Event, Field, Granted, LayerId, Outcome, Place, Request, Role, Status};
 use crate::units;
 use link::Link;
 use model::{Action, Model, Stage};
@@ -74,9 +74,9 @@ pub fn use_bench() -> Bench {
             .form
             .as_ref()
             .filter(|form| form.stage == Stage::Planning)
-            .map(|form| (form.serial, form.operation));
+            .map(|form| (form.serial, form.operation.clone()));
         use_effect_with(planning, move |planning| {
-            if let Some((serial, operation)) = *planning {
+            if let Some((serial, operation)) = planning.clone() {
                 bench.send(&Request::Preview { serial, operation });
             }
         });
@@ -136,12 +136,32 @@ impl Bench {
         if !matches!(form.stage, Stage::Planned(_)) {
             return;
         }
-        let operation = form.operation;
+        let operation = form.operation.clone();
         let asked = self.gifts.ask(&written_gifts(&self.model));
+        // Both have to be asked for inside the click.
+        let picks = Place::named(operation.get(Field::Place)) == Place::Picked;
+        let name = operation.makes().filter(|_| picks).map(str::to_owned);
+        let gifts = self.gifts.clone();
+        let picked = name.map(|name| gifts.start_target(name.trim()));
         self.dispatch(Action::Run);
         self.stopped.set(false);
         let bench = self.clone();
         spawn_local(async move {
+            let target = match picked {
+                None => None,
+                Some(picked) => match gifts.finish_target(picked).await {
+                    Ok(Some(target)) => Some(target),
+                    Ok(None) => {
+                        bench.dispatch(Action::Unrun);
+                        return;
+                    }
+                    Err(problem) => {
+                        bench.dispatch(Action::Unrun);
+                        bench.dispatch(Action::Problem(Some(problem)));
+                        return;
+                    }
+                },
+            };
             let read_only = asked.await;
             if bench.stopped.get() {
                 bench.dispatch(Action::Heard(Event::Outcome(Outcome {
@@ -155,6 +175,7 @@ impl Bench {
             bench.send(&Request::Run {
                 operation,
                 read_only,
+                target,
             });
         });
     }
@@ -193,8 +214,7 @@ fn written_gifts(model: &Model) -> Vec<u32> {
         .writes
         .iter()
         .filter(|write| write.in_place)
-        .filter_map(|write| model.tree.layer(write.layer))
-        .map(|layer| layer.gift)
+        .filter_map(|write| write.gift)
         .collect();
     gifts.sort_unstable();
     gifts.dedup();

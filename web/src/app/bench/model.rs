@@ -1,6 +1,7 @@
 //! What the page knows, and how it changes.
 
 use crate::app::look::Looks;
+use crate::app::operation::propose::{fill, proposal};
 use crate::app::page::learn::heard::Course;
 use crate::protocol::{
     Details, Event, Kind, LayerId, Operation, Outcome, Preview, Progress, Saved, Status, Tree,
@@ -81,6 +82,8 @@ pub enum Action {
     Propose(Operation),
     Change(Operation),
     Run,
+    /// The run did not begin: the form is as it was.
+    Unrun,
     Cancel,
     CloseForm,
     Clear,
@@ -112,7 +115,12 @@ impl Reducible for Model {
             }
             Action::Propose(operation) => {
                 if !next.running() {
-                    next.plan(operation);
+                    // What is said already stays.
+                    let mut filled = fill(&next.tree, operation.clone());
+                    for (field, value) in operation.entries {
+                        filled = filled.with(field, value);
+                    }
+                    next.plan(filled);
                     next.form
                         .iter_mut()
                         .for_each(|form| form.base_chosen = true);
@@ -139,6 +147,13 @@ impl Reducible for Model {
                         progress: None,
                         cancelling: false,
                     };
+                }
+            }
+            Action::Unrun => {
+                if let Some(form) = &mut next.form
+                    && let Stage::Running { preview, .. } = &form.stage
+                {
+                    form.stage = Stage::Planned(preview.clone());
                 }
             }
             Action::Cancel => {
@@ -204,8 +219,10 @@ impl Model {
                 // A plan made for the files as they were is no longer true.
                 match self.form.as_ref() {
                     Some(form)
-                        if !here(form.operation.top)
-                            || form.operation.base.is_some_and(|base| !here(base)) =>
+                        if [form.operation.top, form.operation.base]
+                            .into_iter()
+                            .flatten()
+                            .any(|layer| !here(layer)) =>
                     {
                         self.form = None;
                     }
@@ -214,7 +231,7 @@ impl Model {
                         stage: Stage::Planning | Stage::Planned(_),
                         ..
                     }) => {
-                        let operation = *operation;
+                        let operation = operation.clone();
                         let base_chosen = self.form.as_ref().is_some_and(|f| f.base_chosen);
                         self.plan(operation);
                         self.form
@@ -302,56 +319,5 @@ impl From<Saved> for SavedFile {
             size: saved.size,
             file: file.dyn_into().ok(),
         }
-    }
-}
-
-/// The most likely wish: `kind` for the selected layer, or for the end of the longest chain.
-fn proposal(tree: &Tree, kind: Kind, selected: Option<LayerId>) -> Option<Operation> {
-    let depth = |id: LayerId| tree.below(id).len();
-    let longest = tree
-        .layers
-        .iter()
-        .filter(|layer| tree.overlays(layer.id).next().is_none())
-        .max_by_key(|layer| (depth(layer.id), std::cmp::Reverse(layer.id)))
-        .or(tree.layers.first())?
-        .id;
-    let chosen = selected
-        .filter(|&id| tree.layer(id).is_some())
-        .unwrap_or(longest);
-    let top = match kind {
-        // A layer without a backing file cannot be merged down or taken out of the middle.
-        Kind::Commit if depth(chosen) == 0 => longest,
-        Kind::Remove => {
-            let in_the_middle = |id: LayerId| depth(id) > 0 && tree.overlays(id).next().is_some();
-            Some(chosen)
-                .filter(|&id| in_the_middle(id))
-                .or_else(|| {
-                    tree.below(longest)
-                        .iter()
-                        .map(|l| l.id)
-                        .find(|&id| in_the_middle(id))
-                })
-                .unwrap_or(chosen)
-        }
-        _ => chosen,
-    };
-    Some(Operation {
-        kind,
-        top,
-        base: default_base(tree, kind, top),
-        link_only: false,
-        method: None,
-        force: false,
-    })
-}
-
-/// What `base` starts as for an operation on `top`.
-#[must_use]
-pub fn default_base(tree: &Tree, kind: Kind, top: LayerId) -> Option<LayerId> {
-    let below = tree.below(top);
-    match kind {
-        Kind::Commit => below.first().map(|layer| layer.id),
-        Kind::Pull | Kind::Remove => None,
-        Kind::Rebase => below.get(1).or(below.first()).map(|layer| layer.id),
     }
 }

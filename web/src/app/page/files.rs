@@ -7,10 +7,12 @@ use crate::app::chain::Chain;
 use crate::app::details::LayerDetails;
 use crate::app::look::{Lens, LookView};
 use crate::app::operation::OperationView;
+use crate::app::operation::menu::Operations;
+use crate::app::operation::propose::dragged;
 use crate::app::recent::RecentFiles;
 use crate::app::text;
 use crate::app::window::{use_drop_zone, use_keys};
-use crate::protocol::{Kind, LayerId, Operation, Request};
+use crate::protocol::{Kind, LayerId, Request};
 use patternfly_yew::prelude::*;
 use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::spawn_local;
@@ -92,16 +94,10 @@ pub fn files_page(props: &FilesPageProperties) -> Html {
     let dragged_onto = {
         let bench = bench.clone();
         Callback::from(move |(top, onto): (LayerId, LayerId)| {
-            let below = bench.model.tree.below(top);
-            let below = below.iter().any(|layer| layer.id == onto);
-            bench.dispatch(Action::Propose(Operation {
-                kind: if below { Kind::Commit } else { Kind::Rebase },
-                top,
-                base: Some(onto),
-                link_only: false,
-                method: None,
-                force: false,
-            }));
+            let meant = dragged(&bench.model.tree, top, onto);
+            if let Some(first) = meant.into_iter().next() {
+                bench.dispatch(Action::Propose(first));
+            }
         })
     };
     let save = {
@@ -126,9 +122,7 @@ pub fn files_page(props: &FilesPageProperties) -> Html {
                 lens.set(pressed.filter(|_| *lens != pressed));
             }
             key => {
-                let kind = Kind::ALL
-                    .into_iter()
-                    .find(|&kind| text::words(kind).key == key);
+                let kind = Kind::all().find(|&kind| text::words(kind).key == key);
                 if let Some(kind) = kind {
                     choose.emit(kind);
                 }
@@ -270,43 +264,6 @@ fn lenses(chosen: Option<Lens>, onlens: &Callback<Option<Lens>>) -> Html {
                         <i class={classes!("fas", icon)} aria-hidden="true" />
                         <span>{ label }</span>
                         <kbd aria-hidden="true">{ key }</kbd>
-                    </button>
-                }
-            }) }
-        </div>
-    }
-}
-
-#[derive(Clone, PartialEq, Properties)]
-struct OperationsProperties {
-    chosen: Option<Kind>,
-    disabled: bool,
-    onchoose: Callback<Kind>,
-}
-
-/// The menu of operations.
-#[function_component(Operations)]
-fn operations(props: &OperationsProperties) -> Html {
-    html! {
-        <div class="operations" role="toolbar" aria-label="Operations">
-            { for Kind::ALL.iter().map(|&kind| {
-                let words = text::words(kind);
-                let chosen = props.chosen == Some(kind);
-                html! {
-                    <button
-                        key={words.id}
-                        type="button"
-                        class={classes!("operations__item", chosen.then_some("operations__item--chosen"))}
-                        data-testid={format!("op-{}", words.id)}
-                        title={words.what}
-                        aria-keyshortcuts={words.key}
-                        aria-pressed={chosen.to_string()}
-                        disabled={props.disabled}
-                        onclick={props.onchoose.reform(move |_: MouseEvent| kind)}
-                    >
-                        <i class={classes!("fas", words.icon)} aria-hidden="true" />
-                        <span>{ words.label }</span>
-                        <kbd aria-hidden="true">{ words.key }</kbd>
                     </button>
                 }
             }) }

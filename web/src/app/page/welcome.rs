@@ -4,7 +4,7 @@ use crate::app::ability::Limits;
 use crate::app::diagram::{Diagram, DiagramBox};
 use crate::app::route::{Page, Route};
 use crate::app::text;
-use crate::protocol::Kind;
+use crate::protocol::Group;
 use patternfly_yew::prelude::*;
 use std::rc::Rc;
 use yew::prelude::*;
@@ -57,7 +57,7 @@ pub fn welcome(props: &WelcomeProperties) -> Html {
             </section>
             { props.children.clone() }
             <ul class="welcome__what">
-                { for Kind::ALL.iter().map(|&kind| {
+                { for Group::Merge.kinds().iter().map(|&kind| {
                     let words = text::words(kind);
                     html! { <li key={words.id}><i class={classes!("fas", words.icon)} aria-hidden="true" /><strong>{ words.label }</strong><span>{ words.what }</span></li> }
                 }) }

@@ -1,10 +1,12 @@
 //! What an operation would do, before it is done.
 
-use super::diagram::{Diagram, DiagramBox};
-use super::text;
-use crate::protocol::{Fate, FileWrite, Layer, LayerId, Preview, Tree};
+use crate::app::diagram::{Diagram, DiagramBox};
+use crate::app::text;
+use crate::protocol::operation::NEW;
+use crate::protocol::{Command, Fate, FileWrite, Layer, LayerId, Preview, Tree};
 use patternfly_yew::prelude::*;
 use std::rc::Rc;
+use wasm_bindgen_futures::{JsFuture, spawn_local};
 use yew::prelude::*;
 
 #[derive(Clone, PartialEq, Properties)]
@@ -50,12 +52,15 @@ fn planned(tree: &Rc<Tree>, preview: &Preview) -> Html {
             if !preview.summary.is_empty() {
                 <p class="preview__summary">{ &preview.summary }</p>
             }
-            if !preview.after.is_empty() {
+            if !preview.after.is_empty() || preview.made.is_some() {
                 { pictures(tree, preview) }
             }
             if !preview.invalid.is_empty() {
                 <Alert inline=true plain=true r#type={AlertType::Warning}
                     title={format!("Becomes invalid: {}", preview.invalid.join(", "))} />
+            }
+            if !preview.spare.is_empty() {
+                <p class="quiet">{ format!("Still valid, and no longer needed: {}.", preview.spare.join(", ")) }</p>
             }
             { for preview.warnings.iter().map(|warning| html! {
                 <Alert inline=true plain=true r#type={AlertType::Warning} title={warning.clone()} />
@@ -66,8 +71,10 @@ fn planned(tree: &Rc<Tree>, preview: &Preview) -> Html {
             }
             if !preview.commands.is_empty() {
                 <details class="commands">
-                    <summary>{ "The same on a command line" }</summary>
-                    <pre>{ preview.commands.join("\n") }</pre>
+                    <summary data-testid="commands">{ "The same on a command line" }</summary>
+                    { for preview.commands.iter().map(|command| html! {
+                        <CommandView key={command.tool.clone()} command={command.clone()} />
+                    }) }
                 </details>
             }
         </>
@@ -97,6 +104,20 @@ fn pictures(tree: &Tree, preview: &Preview) -> Html {
             hooks: None,
         })
         .collect();
+    let made = preview.made.iter().map(|made| DiagramBox {
+        id: NEW,
+        backing: made.backing,
+        dim: false,
+        class: classes!("layer--written"),
+        label: format!("{} new", made.name).into(),
+        content: html! {
+            <>
+                <span class="layer__name">{ &made.name }</span>
+                <span class="layer__note">{ "new" }</span>
+            </>
+        },
+        hooks: None,
+    });
     let after: Vec<DiagramBox> = shown
         .iter()
         .map(|layer| {
@@ -126,6 +147,7 @@ fn pictures(tree: &Tree, preview: &Preview) -> Html {
                 hooks: None,
             }
         })
+        .chain(made)
         .collect();
     html! {
         <div class="pictures">
@@ -154,6 +176,7 @@ fn involved<'a>(tree: &'a Tree, preview: &Preview) -> Vec<&'a Layer> {
             );
         }
     }
+    ids.extend(preview.made.iter().filter_map(|made| made.backing));
     ids.extend(preview.flow.iter().flat_map(|&(from, to)| [from, to]));
     let beside: Vec<LayerId> = tree
         .layers
@@ -173,6 +196,7 @@ fn amounts(preview: &Preview) -> Html {
         ("copied", preview.copied),
         ("expanded", preview.inflated),
         ("zeroed", preview.zeroed),
+        ("compressed", preview.packed),
         ("tables and headers", preview.metadata),
     ];
     html! {
@@ -180,6 +204,9 @@ fn amounts(preview: &Preview) -> Html {
             { for parts.iter().filter(|(_, bytes)| *bytes > 0).map(|(name, bytes)| html! {
                 <li><strong>{ text::bytes(*bytes) }</strong>{ format!(" {name}") }</li>
             }) }
+            if preview.at_most {
+                <li>{ "at most: how much shorter it gets is seen when it runs" }</li>
+            }
         </ul>
     }
 }
@@ -188,10 +215,13 @@ fn writes(writes: &[FileWrite]) -> Html {
     html! {
         <ul class="writes">
             { for writes.iter().map(|write| html! {
-                <li key={write.layer}>
+                <li key={write.name.clone()}>
                     <strong>{ &write.name }</strong>
                     <span class="writes__size">
-                        { text::bytes(write.before) }{ " → " }{ text::bytes(write.after) }
+                        if write.layer.is_some() {
+                            { text::bytes(write.before) }{ " → " }
+                        }
+                        { text::bytes(write.after) }
                     </span>
                     <small>
                         { &write.how }
@@ -202,5 +232,44 @@ fn writes(writes: &[FileWrite]) -> Html {
                 </li>
             }) }
         </ul>
+    }
+}
+
+#[derive(Clone, PartialEq, Properties)]
+struct CommandViewProperties {
+    command: Command,
+}
+
+/// Command lines with a button that copies them.
+#[function_component(CommandView)]
+fn command_view(props: &CommandViewProperties) -> Html {
+    let Command { tool, lines } = props.command.clone();
+    let copied = use_state(|| false);
+    let onclick = {
+        let (copied, lines) = (copied.clone(), lines.clone());
+        Callback::from(move |_: MouseEvent| {
+            let clipboard = gloo::utils::window().navigator().clipboard();
+            let done = clipboard.write_text(&lines);
+            let copied = copied.clone();
+            spawn_local(async move {
+                copied.set(JsFuture::from(done).await.is_ok());
+            });
+        })
+    };
+    {
+        // A new command was not copied yet.
+        let copied = copied.clone();
+        use_effect_with(lines.clone(), move |_| copied.set(false));
+    }
+    html! {
+        <div class="command" data-testid={format!("command-{tool}")}>
+            <div class="command__head">
+                <strong>{ &tool }</strong>
+                <button type="button" class="pf-v6-c-button pf-m-link pf-m-small" data-testid={format!("copy-{tool}")} aria-label={format!("Copy the {tool} command")} {onclick}>
+                    <span aria-live="polite">{ if *copied { "Copied" } else { "Copy" } }</span>
+                </button>
+            </div>
+            <pre>{ lines }</pre>
+        </div>
     }
 }
