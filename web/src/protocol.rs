@@ -7,6 +7,7 @@ pub mod course;
 pub mod locate;
 pub mod look;
 pub mod operation;
+pub mod staged;
 pub mod strips;
 
 use crate::units::Units;
@@ -55,6 +56,8 @@ pub enum Request {
     Locate(Locate),
     /// What only a lesson of the course asks for.
     Course(course::Ask),
+    /// Changes that are tried without writing.
+    Staged(staged::Ask),
     /// Stops the running operation, if it can still be stopped.
     Cancel,
 }
@@ -92,6 +95,8 @@ pub enum Event {
     Located(Located),
     /// What a lesson asked for.
     Course(course::Answer),
+    /// What became of changes that are tried without writing.
+    Staged(staged::Answer),
     Progress(Progress),
     Outcome(Outcome),
     /// A request failed, in words a person can act on.
@@ -198,6 +203,8 @@ pub struct Layer {
     pub snapshots: Vec<Snapshot>,
     /// Names of its persistent bitmaps.
     pub bitmaps: Vec<String>,
+    /// It is drawn as staged changes would leave it, and not as it is on the disk.
+    pub staged: bool,
 }
 
 /// An internal snapshot.

@@ -56,6 +56,7 @@ fn boxes(tree: &Tree) -> Vec<DiagramBox> {
             class: classes!(
                 format!("layer--{}", layer.state.name()),
                 format!("layer--{}", class_of(layer.role)),
+                layer.staged.then_some("layer--staged"),
             ),
             label: describe(layer).into(),
             content: content(layer, largest),
@@ -113,6 +114,9 @@ fn content(layer: &Layer, largest: u64) -> Html {
             <span class="layer__badges">
                 { badge }
                 <span class="badge">{ &layer.format }</span>
+                if layer.staged {
+                    <span class="badge badge--staged">{ "staged" }</span>
+                }
             </span>
             <span class="layer__size">{ size }<small>{ " virtual" }</small></span>
             <span class="layer__used">
@@ -141,6 +145,9 @@ fn describe(layer: &Layer) -> String {
         if let Some(reason) = &layer.reason {
             said.push_str(&format!(": {reason}"));
         }
+    }
+    if layer.staged {
+        said.push_str(", as staged changes would leave it");
     }
     said
 }

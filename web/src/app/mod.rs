@@ -15,6 +15,7 @@ pub mod recent;
 pub mod route;
 pub mod settings;
 pub mod shell;
+pub mod staged;
 pub mod text;
 pub mod update;
 pub mod window;

@@ -19,7 +19,8 @@ pub fn app() -> Html {
     let route = use_route(settings.now.start.page());
     // The user's files outlive every page.
     let bench = use_bench();
-    use_leave_guard(bench.model.running());
+    // Staged changes are nowhere but here.
+    use_leave_guard(bench.model.running() || !bench.model.staged.is_empty());
     use_launched(&bench);
     let (running, open) = (bench.model.running(), !bench.model.tree.layers.is_empty());
     use_effect_with(route.page.clone(), |page| {

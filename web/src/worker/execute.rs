@@ -213,25 +213,7 @@ impl<'a> Run<'a> {
         let (Some(before), Ok(entry)) = (before, self.entry(node)) else {
             return Ok(());
         };
-        let name = entry.name().to_owned();
-        let file = match &entry.handle {
-            Some(handle) => files::current(handle)
-                .await
-                .map_err(|why| format!("{name}: {why}"))?,
-            None => entry.file.clone(),
-        };
-        let modified = files::modified(&file);
-        let now = source::open(file)
-            .and_then(|source| Fingerprint::of(source.as_ref(), modified))
-            .map_err(|error| format!("{name} cannot be read: {error}"))?;
-        if now == before {
-            Ok(())
-        } else {
-            let why = format!(
-                "{name} was changed by somebody else since it was given to this page. Nothing was written. Drop it here again."
-            );
-            Err(why.into())
-        }
+        Ok(is_unchanged(entry, before).await?)
     }
 
     async fn open(&mut self, node: NodeId) -> Result<(), Stopped> {
@@ -585,4 +567,28 @@ fn size(len: u64) -> Result<usize, String> {
 
 fn now() -> f64 {
     js_sys::Date::now()
+}
+
+/// Whether a file is what it was when a plan was made for it.
+///
+/// # Errors
+/// When it is not, or cannot be read, in words.
+pub async fn is_unchanged(entry: &Entry, before: Fingerprint) -> Result<(), String> {
+    let name = entry.name();
+    let file = match &entry.handle {
+        Some(handle) => files::current(handle)
+            .await
+            .map_err(|why| format!("{name}: {why}"))?,
+        None => entry.file.clone(),
+    };
+    let modified = files::modified(&file);
+    let now = source::open(file)
+        .and_then(|source| Fingerprint::of(source.as_ref(), modified))
+        .map_err(|error| format!("{name} cannot be read: {error}"))?;
+    if now == before {
+        return Ok(());
+    }
+    Err(format!(
+        "{name} was changed by somebody else since it was given to this page. Nothing was written. Drop it here again."
+    ))
 }

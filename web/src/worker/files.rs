@@ -3,8 +3,8 @@
 use super::source::{self, Cached, size_of};
 use crate::js;
 use crate::protocol::{Access, Granted};
-use backchain::Node;
 use backchain::chain::{self, Denied, Gate, Locator, Opening, Request};
+use backchain::{Node, Source};
 use js_sys::Array;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +22,11 @@ pub struct Entry {
     /// As it is now.
     pub file: File,
     pub source: Arc<Cached>,
+    /// As staged changes would leave it, where they do.
+    pub staged: Option<Source>,
+    /// Not on the disk: a staged change makes it. Without a staged source it is gone again, and
+    /// keeps its number only.
+    pub planned: bool,
     /// In the origin-private file system: nobody else sees it.
     pub private: bool,
     /// Given by name, and not merely found in a given folder.
@@ -35,6 +40,18 @@ impl Entry {
     #[must_use]
     pub fn name(&self) -> &str {
         chain::file_name(&self.path)
+    }
+
+    /// It was staged and taken back: there is no such file.
+    #[must_use]
+    pub fn gone(&self) -> bool {
+        self.planned && self.staged.is_none()
+    }
+
+    /// The bytes that are shown: those on the disk, unless changes are staged.
+    #[must_use]
+    pub fn now(&self) -> Source {
+        self.staged.clone().unwrap_or_else(|| self.source.clone())
     }
 
     /// Name of the folder where new files can be put beside it.
@@ -200,6 +217,8 @@ impl Files {
             handle: Some(handle),
             file,
             source,
+            staged: None,
+            planned: false,
             private: origin.private,
             named: origin.named,
             folder: origin.folder,
@@ -222,14 +241,40 @@ impl Files {
         same
     }
 
+    /// Keeps a number for a file that a staged change makes.
+    ///
+    /// # Errors
+    /// In words, when the browser makes no empty file.
+    pub fn plan(&mut self, origin: Origin) -> Result<usize, String> {
+        let name = chain::file_name(&origin.path);
+        let file =
+            File::new_with_blob_sequence(&Array::new(), name).map_err(|e| js::message(&e))?;
+        let source = source::open(file.clone()).map_err(|e| e.to_string())?;
+        self.0.push(Entry {
+            gift: origin.gift,
+            path: origin.path,
+            handle: None,
+            file,
+            source,
+            staged: None,
+            planned: true,
+            private: origin.private,
+            named: origin.named,
+            folder: origin.folder,
+        });
+        Ok(self.0.len() - 1)
+    }
+
     /// Puts an entry in the place of the one that is the same file, or at the end.
     fn store(&mut self, same: Option<usize>, entry: Entry) -> usize {
         if let Some((nth, old)) = same.and_then(|nth| Some((nth, self.0.get_mut(nth)?))) {
             let named = old.named || entry.named;
             let folder = entry.folder.clone().or_else(|| old.folder.take());
+            let staged = old.staged.take();
             *old = Entry {
                 named,
                 folder,
+                staged,
                 ..entry
             };
             nth
@@ -248,6 +293,8 @@ impl Files {
             handle: None,
             file,
             source,
+            staged: None,
+            planned: false,
             private: false,
             named,
             folder: None,
@@ -316,6 +363,7 @@ impl Files {
             .0
             .iter()
             .enumerate()
+            .filter(|(_, entry)| !entry.gone())
             .filter_map(|(nth, entry)| Some((score(entry)?, nth)));
         // Of equals the first given.
         best.max_by_key(|&(score, nth)| (score, std::cmp::Reverse(nth)))
@@ -362,7 +410,7 @@ impl Gate for Files {
         Ok(chain::Granted {
             name,
             key: nth.to_string(),
-            source: entry.source.clone(),
+            source: entry.now(),
             modified: modified(&entry.file),
             allocated: None,
         })

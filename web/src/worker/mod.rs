@@ -11,17 +11,20 @@ pub mod private;
 pub mod recipe;
 pub mod session;
 pub mod source;
+pub mod staged;
 pub mod strips;
 pub mod write;
 
 use crate::js;
+use crate::protocol::staged::Answer;
 use crate::protocol::{
     self, Event, Granted, Kind, Operation, Outcome, Progress, Request, Saved, Status,
 };
 use backchain::NodeId;
+use backchain::plan::PlanInfo;
 use execute::{Destination, Run, Stopped, Written};
 use files::{Entry, Origin};
-use session::{Session, sentence};
+use session::{Fates, Marks, Session, sentence};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -67,7 +70,7 @@ impl Inbox {
             self.stop.set(true);
             return;
         }
-        if matches!(request, Request::Run { .. }) {
+        if matches!(request, Request::Run { .. } | Request::Staged(_)) {
             self.stop.set(false);
         }
         self.waiting.borrow_mut().push_back(request);
@@ -163,7 +166,13 @@ async fn serve(session: &mut Session, request: Request, inbox: &Inbox) {
         },
         Request::Copy { layer } => {
             let nth = usize::try_from(layer).unwrap_or(usize::MAX);
-            if let Some(entry) = session.files.0.get(nth) {
+            let entry = session.files.0.get(nth);
+            if let Some(entry) = entry.filter(|entry| entry.staged.is_some()) {
+                send(&Event::Problem(format!(
+                    "{} has staged changes, and its file does not have them yet. Apply or discard them first.",
+                    entry.name()
+                )));
+            } else if let Some(entry) = entry {
                 send(&Event::Copy(saved_file(entry)));
             }
         }
@@ -188,8 +197,9 @@ async fn serve(session: &mut Session, request: Request, inbox: &Inbox) {
             read_only,
             target,
         } => {
-            let target = target.as_ref();
-            let outcome = run(session, &operation, &read_only, target, &inbox.stop).await;
+            let report = |progress| send(&Event::Progress(progress));
+            let (target, stop) = (target.as_ref(), &inbox.stop);
+            let outcome = run(session, &operation, &read_only, target, stop, &report).await;
             send(&Event::Tree(session.view()));
             send(&Event::Outcome(outcome));
         }
@@ -217,6 +227,19 @@ async fn serve(session: &mut Session, request: Request, inbox: &Inbox) {
             }
             send(&Event::Course(answer));
         }
+        Request::Staged(ask) => {
+            let tell = |answer| send(&Event::Staged(answer));
+            let (answer, changed) = staged::answer(session, ask, &inbox.stop, &tell).await;
+            let applied = matches!(answer, Answer::Applied(_));
+            if applied {
+                tell(Answer::Stack(staged::stack(session)));
+                send(&Event::Tree(session.view()));
+            }
+            tell(answer);
+            if changed && !applied {
+                send(&Event::Tree(session.view()));
+            }
+        }
         // Heard before it got here.
         Request::Cancel => {}
     }
@@ -229,12 +252,13 @@ async fn run(
     read_only: &[u32],
     target: Option<&Granted>,
     stop: &Cell<bool>,
+    report: &dyn Fn(Progress),
 ) -> Outcome {
     let mut other = (operation.kind == Kind::Repair).then(|| session.with_damaged());
     if let Some(other) = &mut other {
         session.swap_tree(other);
     }
-    let ended = attempt(session, operation, read_only, target, stop).await;
+    let ended = attempt(session, operation, read_only, target, stop, report).await;
     let mut notes = Vec::new();
     let mut saved = Vec::new();
     let (status, message) = match ended {
@@ -248,17 +272,18 @@ async fn run(
                     .collect::<Vec<_>>()
                     .join(", ")
             };
-            let gone = [done.invalid.as_slice(), &done.merged].concat();
+            let fates = &done.fates;
+            let gone = [fates.invalid.as_slice(), &fates.merged].concat();
             if !gone.is_empty() {
                 notes.push(format!(
                     "No longer valid, and may be deleted: {}.",
                     names(&gone)
                 ));
             }
-            if !done.spare.is_empty() {
+            if !fates.spare.is_empty() {
                 notes.push(format!(
                     "Still valid, and no longer needed: {}.",
-                    names(&done.spare)
+                    names(&fates.spare)
                 ));
             }
             if done.copies {
@@ -269,10 +294,7 @@ async fn run(
             }
             // What was only saved elsewhere changed nothing here.
             if !done.copies {
-                session.invalid.extend(done.invalid);
-                session.merged.extend(done.merged);
-                session.spare.extend(done.spare);
-                session.known.extend(0..session.files.0.len());
+                Marks::of(session).after(session, &done.fates).put(session);
             }
             saved = done.saved;
             if let Some((origin, handle, to_save)) = done.made {
@@ -321,10 +343,7 @@ fn saved_file(entry: &Entry) -> Saved {
 
 struct Done {
     message: String,
-    invalid: Vec<usize>,
-    /// Merged into the layer below: nothing should go on using them.
-    merged: Vec<usize>,
-    spare: Vec<usize>,
+    fates: Fates,
     /// What the user has to save.
     saved: Vec<Saved>,
     /// Among that are changed copies of files that could not be written.
@@ -339,12 +358,16 @@ async fn attempt(
     read_only: &[u32],
     target: Option<&Granted>,
     stop: &Cell<bool>,
+    report: &dyn Fn(Progress),
 ) -> Result<Done, Stopped> {
+    if !session.staged.is_empty() {
+        let why = "There are staged changes: apply or discard them first.";
+        return Err(why.to_owned().into());
+    }
     if let Some(why) = operation::cuts_off(session, operation) {
         return Err(why.into());
     }
     let plan = operation::plan(session, operation).map_err(|e| sentence(&e.to_string()))?;
-    let report = |progress| send(&Event::Progress(progress));
     let note = |phase| {
         report(Progress {
             done: 0,
@@ -358,7 +381,7 @@ async fn attempt(
     let mut written = Written::default();
     let mut made = None;
     if let Some(plan) = plan {
-        let mut run = Run::new(session, read_only, stop, &report, sum.written());
+        let mut run = Run::new(session, read_only, stop, report, sum.written());
         if operation::reads_everything(operation) {
             run = run.measured_by(&plan);
         }
@@ -373,15 +396,9 @@ async fn attempt(
             made = Some((origin, handle, matches!(place, Destination::Private)));
         }
     }
-    let info = &sum.info;
-    let files = |ids: &mut dyn Iterator<Item = &NodeId>| {
-        ids.filter_map(|&id| session.file(id)).collect::<Vec<_>>()
-    };
     Ok(Done {
         message: operation::done(session, operation),
-        invalid: files(&mut info.invalid.iter().chain(&info.broken_dependents)),
-        merged: files(&mut operation::merged_away(info).iter()),
-        spare: files(&mut operation::unneeded(session, operation, info).iter()),
+        fates: fates(session, operation, &sum.info),
         copies: !written.copies.is_empty(),
         saved: written
             .copies
@@ -394,6 +411,18 @@ async fn attempt(
             .collect(),
         made,
     })
+}
+
+/// What becomes of files once a plan is carried out.
+fn fates(session: &Session, operation: &Operation, info: &PlanInfo) -> Fates {
+    let files = |ids: &mut dyn Iterator<Item = &NodeId>| {
+        ids.filter_map(|&id| session.file(id)).collect::<Vec<_>>()
+    };
+    Fates {
+        invalid: files(&mut info.invalid.iter().chain(&info.broken_dependents)),
+        merged: files(&mut operation::merged_away(info).iter()),
+        spare: files(&mut operation::unneeded(session, operation, info).iter()),
+    }
 }
 
 /// The worker's own global object.

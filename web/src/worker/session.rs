@@ -33,6 +33,8 @@ pub struct Session {
     pub sum: Option<(Operation, Sum)>,
     /// What looking into files remembers.
     pub memory: super::look::Memory,
+    /// What is tried without writing.
+    pub staged: super::staged::Memory,
     /// The bars of the tree that are being worked on.
     pub strips: super::strips::Memory,
     /// Files that this page changed, and when: their overlays read what they did, or are known
@@ -41,6 +43,53 @@ pub struct Session {
     /// What was looked up about a file as it is now.
     measured: BTreeMap<usize, Result<Extents, String>>,
     ignored: Vec<String>,
+}
+
+/// What is known of files beyond what stands in them, as it was at some time.
+#[derive(Clone)]
+pub struct Marks {
+    invalid: BTreeSet<usize>,
+    merged: BTreeSet<usize>,
+    spare: BTreeSet<usize>,
+    known: BTreeSet<usize>,
+}
+
+/// What becomes of files that an operation does not need any more.
+pub struct Fates {
+    pub invalid: Vec<usize>,
+    /// Merged into the layer below: nothing should go on using them.
+    pub merged: Vec<usize>,
+    pub spare: Vec<usize>,
+}
+
+impl Marks {
+    #[must_use]
+    pub fn of(session: &Session) -> Self {
+        Self {
+            invalid: session.invalid.clone(),
+            merged: session.merged.clone(),
+            spare: session.spare.clone(),
+            known: session.known.clone(),
+        }
+    }
+
+    /// The same after an operation on all files there are.
+    #[must_use]
+    pub fn after(mut self, session: &Session, fates: &Fates) -> Self {
+        self.invalid.extend(&fates.invalid);
+        self.merged.extend(&fates.merged);
+        self.spare.extend(&fates.spare);
+        self.known.extend(0..session.files.0.len());
+        self
+    }
+
+    /// Makes the session know this and nothing else.
+    pub fn put(self, session: &mut Session) {
+        session.invalid = self.invalid;
+        session.merged = self.merged;
+        session.spare = self.spare;
+        session.known = self.known;
+    }
 }
 
 /// Name endings that disk images have; other files in a folder count only when they are qcow2,
@@ -52,7 +101,9 @@ impl Session {
     pub fn open(&mut self) {
         // Overlays come before their backing files: those then carry the names by which they
         // are referred to, which is what a changed link has to record.
-        let all: Vec<usize> = (0..self.files.0.len()).collect();
+        let entries = self.files.0.iter().enumerate();
+        let there = entries.filter(|(_, entry)| !entry.gone());
+        let all: Vec<usize> = there.map(|(nth, _)| nth).collect();
         let (first, ids) = self.grow(&all);
         let referred = |nth: &usize| {
             ids.get(nth).is_some_and(|&id| {
@@ -185,7 +236,11 @@ impl Session {
 
     /// A file that was given by name and cannot even be read.
     fn draw_unreadable(&self, nth: usize) -> Option<Layer> {
-        let entry = self.files.0.get(nth).filter(|entry| entry.named)?;
+        let entry = self
+            .files
+            .0
+            .get(nth)
+            .filter(|entry| entry.named && !entry.gone())?;
         let why = entry.source.read_exact_at(0, &mut [0]).err();
         let why = why.map_or_else(|| "it cannot be opened".to_owned(), |e| e.to_string());
         Some(Layer {
@@ -211,6 +266,7 @@ impl Session {
             folder: entry.folder_name(),
             snapshots: Vec::new(),
             bitmaps: Vec::new(),
+            staged: false,
         })
     }
 
@@ -260,10 +316,11 @@ impl Session {
             extents: None,
             state,
             reason,
-            in_place: entry.handle.is_some(),
+            in_place: entry.handle.is_some() || entry.planned,
             folder: entry.folder_name(),
             snapshots: snapshots(node),
             bitmaps: bitmaps(node),
+            staged: entry.staged.is_some(),
         };
         if let Some(found) = self.measured.get(&nth) {
             layer.measured(found.clone());

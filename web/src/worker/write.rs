@@ -32,6 +32,9 @@ impl Strategy {
     pub fn of(entry: &Entry, read_only: &[u32]) -> Self {
         if entry.private {
             Self::Private
+        } else if entry.planned {
+            // It is there once the change before is applied.
+            Self::Update
         } else if entry.handle.is_none() || read_only.contains(&entry.gift) {
             Self::SaveCopy
         } else if size_of(&entry.file) <= SMALL {

@@ -8,6 +8,9 @@ pub mod model;
 
 use super::files::{Gifts, download};
 use super::recent;
+use super::staged::Wish;
+use super::staged::state::Busy;
+use crate::protocol::staged::Ask;
 use crate::protocol::{Event, Field, Granted, LayerId, Outcome, Place, Request, Role, Status};
 use crate::units;
 use link::Link;
@@ -177,6 +180,59 @@ impl Bench {
                 read_only,
                 target,
             });
+        });
+    }
+
+    /// Stages the planned operation: everything is shown as it would be, nothing is written.
+    pub fn stage(&self) {
+        if let Some(form) = &self.model.form
+            && matches!(form.stage, Stage::Planned(_))
+            && !self.model.running()
+        {
+            let operation = form.operation.clone();
+            self.dispatch(Action::Staging(Busy::Trying));
+            self.send(&Request::Staged(Ask::Try { operation }));
+        }
+    }
+
+    /// Does something with the staged changes. Call it inside the click: permissions are asked
+    /// here.
+    pub fn staged(&self, wish: Wish) {
+        let ask = match wish {
+            Wish::Cancel => return self.cancel(),
+            Wish::Dismiss => return self.dispatch(Action::StagedSeen),
+            _ if self.model.running() => return,
+            Wish::Apply => return self.apply(),
+            Wish::Undo => Ask::Undo,
+            Wish::Redo => Ask::Redo,
+            Wish::Discard => Ask::Discard,
+        };
+        self.dispatch(Action::Staging(Busy::Moving));
+        self.send(&Request::Staged(ask));
+    }
+
+    /// Carries the staged changes out.
+    fn apply(&self) {
+        let changes = &self.model.staged.stack.done;
+        let mut gifts: Vec<u32> = changes.iter().flat_map(|c| c.gifts.clone()).collect();
+        gifts.sort_unstable();
+        gifts.dedup();
+        let asked = self.gifts.ask(&gifts);
+        self.dispatch(Action::Staging(Busy::Applying {
+            all: changes.len(),
+            nth: 0,
+            progress: None,
+            cancelling: false,
+        }));
+        self.stopped.set(false);
+        let bench = self.clone();
+        spawn_local(async move {
+            let read_only = asked.await;
+            if bench.stopped.get() {
+                bench.dispatch(Action::Unstaging);
+            } else {
+                bench.send(&Request::Staged(Ask::Apply { read_only }));
+            }
         });
     }
 

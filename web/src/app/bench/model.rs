@@ -3,6 +3,7 @@
 use crate::app::look::Looks;
 use crate::app::operation::propose::{fill, proposal};
 use crate::app::page::learn::heard::Course;
+use crate::app::staged::state::{Busy, Staged, Then};
 use crate::protocol::{
     Details, Event, Kind, LayerId, Operation, Outcome, Preview, Progress, Saved, Status, Tree,
 };
@@ -20,6 +21,7 @@ pub struct Model {
     pub looks: Looks,
     pub form: Option<Form>,
     pub course: Course,
+    pub staged: Staged,
     pub problem: Option<String>,
     pub crashed: bool,
     serial: u32,
@@ -84,6 +86,12 @@ pub enum Action {
     Run,
     /// The run did not begin: the form is as it was.
     Unrun,
+    /// A wish about staged changes is sent.
+    Staging(Busy),
+    /// It was not: nothing happens.
+    Unstaging,
+    /// The result of an applying was read.
+    StagedSeen,
     Cancel,
     CloseForm,
     Clear,
@@ -156,7 +164,14 @@ impl Reducible for Model {
                     form.stage = Stage::Planned(preview.clone());
                 }
             }
+            Action::Staging(busy) => {
+                next.problem = None;
+                next.staged.begin(busy);
+            }
+            Action::Unstaging => next.staged.busy = None,
+            Action::StagedSeen => next.staged.result = None,
             Action::Cancel => {
+                next.staged.cancel();
                 if let Some(Form {
                     stage: Stage::Running { cancelling, .. },
                     ..
@@ -187,7 +202,8 @@ impl Reducible for Model {
 impl Model {
     #[must_use]
     pub fn running(&self) -> bool {
-        matches!(&self.form, Some(form) if matches!(form.stage, Stage::Running { .. }))
+        let staging = self.staged.busy.is_some();
+        staging || matches!(&self.form, Some(form) if matches!(form.stage, Stage::Running { .. }))
     }
 
     fn plan(&mut self, operation: Operation) {
@@ -254,6 +270,11 @@ impl Model {
             }
             Event::Seen(seen) => self.looks.hear(seen),
             Event::Course(answer) => self.course.hear(answer),
+            Event::Staged(answer) => match self.staged.hear(answer) {
+                Then::Nothing => {}
+                Then::CloseForm => self.form = None,
+                Then::Say(problem) => self.problem = Some(problem),
+            },
             Event::Planning { serial, note } => {
                 if let Some(form) = &mut self.form
                     && form.serial == serial

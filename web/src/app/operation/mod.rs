@@ -25,6 +25,12 @@ pub struct OperationViewProperties {
     pub onrun: Callback<()>,
     /// Stops a run, or closes the form.
     pub oncancel: Callback<()>,
+    /// Stages it instead of running it.
+    pub ontry: Callback<()>,
+    /// Number of changes that are staged already: then this one can only be staged, too.
+    pub staged: usize,
+    /// It is being staged.
+    pub trying: bool,
 }
 
 #[function_component(OperationView)]
@@ -82,7 +88,7 @@ pub fn operation_view(props: &OperationViewProperties) -> Html {
                     tree={props.tree.clone()}
                     operation={operation.clone()}
                     base_chosen={props.form.base_chosen}
-                    disabled={running}
+                    disabled={running || props.trying}
                     can_force={preview.as_deref().is_some_and(|p| p.as_ref().is_ok_and(|p| p.can_force))}
                     onchange={props.onchange.clone()}
                 />
@@ -107,13 +113,26 @@ pub fn operation_view(props: &OperationViewProperties) -> Html {
                 } else {
                     <button
                         type="button"
-                        class={classes!("pf-v6-c-button", if refused { "pf-m-secondary" } else { "pf-m-primary" })}
+                        class={classes!("pf-v6-c-button", if refused || props.staged > 0 { "pf-m-secondary" } else { "pf-m-primary" })}
                         data-testid="run"
-                        disabled={running || preview.is_none()}
+                        disabled={running || props.trying || props.staged > 0 || preview.is_none()}
+                        title={(props.staged > 0).then_some("There are staged changes: apply or discard them first")}
                         onclick={run}
                     >
                         { if running { "Running…" } else { "Run" } }
                     </button>
+                    if !running {
+                        <button
+                            type="button"
+                            class={classes!("pf-v6-c-button", if refused || props.staged == 0 { "pf-m-secondary" } else { "pf-m-primary" })}
+                            data-testid="try"
+                            title="Shows everything as it would be, and writes nothing"
+                            disabled={props.trying || refused || preview.is_none()}
+                            onclick={props.ontry.reform(|_: MouseEvent| ())}
+                        >
+                            { if props.trying { "Trying…" } else { "Try it" } }
+                        </button>
+                    }
                     <button
                         type="button"
                         class="pf-v6-c-button pf-m-link"
@@ -129,7 +148,8 @@ pub fn operation_view(props: &OperationViewProperties) -> Html {
     }
 }
 
-fn bar(progress: Option<&Done>, cancelling: bool) -> Html {
+/// How far something is.
+pub fn bar(progress: Option<&Done>, cancelling: bool) -> Html {
     let (share, phase) = match progress {
         _ if cancelling => (0.0, "Stopping".to_owned()),
         None => (0.0, "Starting".to_owned()),
@@ -155,12 +175,12 @@ fn finished_bar() -> Html {
 }
 
 #[derive(Clone, PartialEq, Properties)]
-struct ResultViewProperties {
-    result: Rc<RunResult>,
+pub struct ResultViewProperties {
+    pub result: Rc<RunResult>,
 }
 
 #[function_component(ResultView)]
-fn result_view(props: &ResultViewProperties) -> Html {
+pub fn result_view(props: &ResultViewProperties) -> Html {
     let result = &props.result;
     let (kind, title) = match result.status {
         Status::Done => (AlertType::Success, "Done"),

@@ -10,6 +10,7 @@ use crate::app::operation::OperationView;
 use crate::app::operation::menu::Operations;
 use crate::app::operation::propose::dragged;
 use crate::app::recent::RecentFiles;
+use crate::app::staged::StagedView;
 use crate::app::text;
 use crate::app::window::{use_drop_zone, use_keys};
 use crate::protocol::{Kind, LayerId, Request};
@@ -168,6 +169,11 @@ pub fn files_page(props: &FilesPageProperties) -> Html {
                 <section class="panel panel--chain" aria-label="The chain">
                     <Chain tree={model.tree.clone()} selected={model.selected} onselect={select.clone()} ondragonto={dragged_onto} />
                 </section>
+                <StagedView
+                    staged={model.staged.clone()}
+                    disabled={model.running()}
+                    onwish={let bench = bench.clone(); move |wish| bench.staged(wish)}
+                />
                 { lenses(*lens, &onlens) }
                 if let (Some(lens), Some(layer)) = (*lens, bench.focus()) {
                     <LookView
@@ -188,6 +194,9 @@ pub fn files_page(props: &FilesPageProperties) -> Html {
                             onchange={let bench = bench.clone(); move |operation| bench.dispatch(Action::Change(operation))}
                             onrun={run}
                             oncancel={cancel}
+                            ontry={on(Bench::stage)}
+                            staged={model.staged.stack.done.len()}
+                            trying={model.staged.busy.is_some()}
                         />
                     }
                     if let Some(layer) = selected {

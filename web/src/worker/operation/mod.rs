@@ -191,7 +191,8 @@ async fn survey(
     Ok(())
 }
 
-fn shown(session: &Session, form: &Operation, sum: &Sum, read_only: &[u32]) -> Preview {
+/// What the page shows of a plan that was summed up.
+pub fn shown(session: &Session, form: &Operation, sum: &Sum, read_only: &[u32]) -> Preview {
     let writes = sum
         .changes
         .iter()

@@ -35,7 +35,7 @@ pub fn path(session: &Session, form: &Operation) -> Result<String, String> {
                 .files
                 .0
                 .iter()
-                .any(|other| other.gift == entry.gift && other.path == here)
+                .any(|other| !other.gone() && other.gift == entry.gift && other.path == here)
         }
         None => session.tree.nodes().iter().any(|node| node.name == path),
     };

@@ -1,0 +1,200 @@
+// Staged changes: everything is shown as it would be, nothing is written before Apply, and what
+// is written then is what was shown. Real files, judged by qemu-img.
+import assert from 'node:assert/strict';
+import { after, afterEach, before, beforeEach, test } from 'node:test';
+import { appendFile, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import * as h from './harness.mjs';
+
+let session;
+let page;
+let dir;
+
+before(async () => {
+  session = await h.start();
+  page = session.page;
+  // Staged changes are guarded against leaving the page by mistake.
+  page.on('dialog', (dialog) => dialog.accept());
+});
+after(() => session?.close());
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'backchain-images-'));
+  await page.goto(session.site.url);
+  await page.waitForSelector('[data-testid="demo"]');
+  session.messages.length = 0;
+});
+afterEach(async () => {
+  await rm(dir, { recursive: true, force: true });
+  const wrong = session.messages.filter((m) => /^(error|pageerror)|panicked/.test(m));
+  assert.deepEqual(wrong, []);
+});
+
+const at = (name) => join(dir, name);
+const NAMES = ['base.qcow2', 'sn1.qcow2', 'sn2.qcow2', 'sn3.qcow2'];
+const [BASE, SN1, SN2, SN3] = NAMES;
+const CHAIN = { [BASE]: '', [SN1]: BASE, [SN2]: SN1, [SN3]: SN2 };
+
+/** Four layers with data of their own: sn2's is at 8 MiB, byte 0x33. */
+async function chain(...more) {
+  for (const [i, name] of NAMES.entries()) {
+    const backing = i === 0 ? [] : ['-b', NAMES[i - 1], '-F', 'qcow2'];
+    h.qemuImg('create', '-q', '-f', 'qcow2', ...more, ...backing, at(name), '32M');
+    h.qemuIo(at(name), 'qcow2', `write -P ${0x11 * (i + 1)} ${i * 4}M 3M`, `write -P ${0x71 + i} ${20 + i}M 200k`);
+  }
+  for (const name of NAMES) h.qemuImg('convert', '-O', 'raw', at(name), at(`${name}.raw`));
+  await h.drop(page, NAMES.map(at));
+  await h.waitForChain(page, CHAIN);
+}
+
+const hashes = () => NAMES.map((name) => h.sha256(at(name)));
+const count = (id) => page.locator(`[data-testid="${id}"]`).count();
+const status = () => page.locator('[data-testid="staged-status"]').innerText();
+
+/** Stages an operation and waits until it is there. */
+async function stage(op, choices) {
+  const before = await count('staged-change');
+  await h.choose(page, op, choices);
+  await page.waitForSelector('[data-testid="preview"][data-ready="true"]');
+  await page.click('[data-testid="try"]');
+  await staged(before + 1);
+}
+
+async function staged(expected) {
+  await page.waitForFunction(
+    (n) => document.querySelectorAll('[data-testid="staged-change"]').length === n,
+    expected,
+  );
+}
+
+async function apply() {
+  await page.click('[data-testid="apply"]');
+  return h.result(page);
+}
+
+/** The first byte of the guest at `offset`, as the page shows it for `layer`. */
+async function guestByte(layer, offset) {
+  if (!(await page.locator('[data-testid="look-bytes"]').count())) {
+    await page.click('[data-testid="lens-bytes"]');
+    await page.waitForSelector('[data-testid="look-bytes"]');
+  }
+  await page.selectOption('[data-testid="look-layer"]', { label: layer });
+  await page.selectOption('[data-testid="space"]', 'guest');
+  // The same text twice would be no change.
+  for (const to of [0, offset]) {
+    await page.fill('[data-testid="goto"]', String(to));
+    await page.press('[data-testid="goto"]', 'Enter');
+    await page.waitForSelector(`[data-testid="hex"][data-start="${to}"]`);
+  }
+  await page.waitForFunction(() => document.querySelector('[data-testid="hex"] .hex__bytes')?.textContent.trim());
+  const text = await page.locator('[data-testid="hex"] .hex__bytes').first().innerText();
+  return Number.parseInt(text.replace(/\s/g, '').slice(0, 2), 16);
+}
+
+test('a commit and a rebase are shown, taken back, put back and applied', async () => {
+  await chain();
+  const files = hashes();
+  assert.equal(await guestByte(SN1, 8 << 20), 0);
+
+  // Staged: the links, the bytes and the sizes are as they would be, and the files as they were.
+  await stage('commit', { top: SN2, base: SN1 });
+  await h.waitForChain(page, { ...CHAIN, [SN3]: SN1 });
+  assert.equal(await guestByte(SN1, 8 << 20), 0x33);
+  assert.match(await status(), /1 change .* Nothing is written yet/);
+  assert.equal((await h.nodes(page))[SN2].state, 'invalid');
+  assert.equal(await page.locator('.badge--staged').count(), 2);
+  await stage('pull', { top: SN3, base: BASE });
+  await h.waitForChain(page, { ...CHAIN, [SN3]: BASE });
+  assert.equal(await guestByte(SN3, 8 << 20), 0x33);
+  assert.deepEqual(hashes(), files, 'nothing was written');
+
+  // The keyboard takes back and puts back, outside of fields with an undo of their own.
+  await page.keyboard.press('Control+z');
+  await page.focus('[data-testid="clear"]');
+  await page.keyboard.press('Control+z');
+  await staged(1);
+  await h.waitForChain(page, { ...CHAIN, [SN3]: SN1 });
+  await page.focus('[data-testid="clear"]');
+  await page.keyboard.press('Control+z');
+  await staged(0);
+  await h.waitForChain(page, CHAIN);
+  assert.equal(await guestByte(SN1, 8 << 20), 0);
+  assert.equal((await h.nodes(page))[SN2].state, 'ok');
+  assert.equal(await count('staged-undone'), 2);
+  await page.focus('[data-testid="clear"]');
+  await page.keyboard.press('Control+Shift+z');
+  await staged(1);
+  await page.click('[data-testid="redo"]');
+  await staged(2);
+  await h.waitForChain(page, { ...CHAIN, [SN3]: BASE });
+  assert.deepEqual(hashes(), files, 'nothing was written');
+
+  const done = await apply();
+  assert.equal(done.status, 'done', done.text);
+  assert.match(done.text, /All 2 changes are in place/);
+  await h.waitForChain(page, { ...CHAIN, [SN3]: BASE });
+  assert.equal(h.backingOf(at(SN3)), BASE);
+  for (const name of [BASE, SN1, SN3]) h.check(at(name));
+  h.same(at(SN3), 'qcow2', at(`${SN3}.raw`));
+  h.same(at(SN1), 'qcow2', at(`${SN2}.raw`));
+  h.same(at(BASE), 'qcow2', at(`${BASE}.raw`));
+  // What was shown is what there is.
+  assert.equal(await guestByte(SN1, 8 << 20), 0x33);
+  assert.equal(await page.locator('.badge--staged').count(), 0);
+});
+
+test('what is staged is planned on: a layer is removed, then its neighbour', async () => {
+  await chain('-o', 'cluster_size=4k');
+  const files = hashes();
+  await stage('remove', { top: SN2, method: '2' });
+  await h.waitForChain(page, { ...CHAIN, [SN3]: SN1 });
+  await stage('remove', { top: SN1, method: '2' });
+  await h.waitForChain(page, { ...CHAIN, [SN2]: BASE, [SN3]: BASE });
+  await stage('pull', { top: SN3, base: '' });
+  await h.waitForChain(page, { ...CHAIN, [SN2]: BASE, [SN3]: '' });
+  assert.deepEqual(hashes(), files);
+  // Run would write now: it has to wait.
+  await h.choose(page, 'commit', { top: SN1, base: BASE });
+  await page.waitForSelector('[data-testid="preview"][data-ready="true"]');
+  assert.ok(await page.isDisabled('[data-testid="run"]'));
+  await page.click('[data-testid="cancel"]');
+  const done = await apply();
+  assert.equal(done.status, 'done', done.text);
+  assert.equal(h.backingOf(at(SN3)), '');
+  h.check(at(SN3));
+  h.same(at(SN3), 'qcow2', at(`${SN3}.raw`));
+  h.check(at(SN2));
+  h.same(at(SN2), 'qcow2', at(`${SN2}.raw`));
+  assert.deepEqual(hashes().slice(0, 2), files.slice(0, 2), 'base and sn1 only gave');
+});
+
+test('discarding leaves no trace', async () => {
+  await chain();
+  const files = hashes();
+  await stage('commit', { top: SN3, base: BASE });
+  assert.equal((await h.nodes(page))[SN1].state, 'invalid');
+  await page.click('[data-testid="discard"]');
+  await page.waitForSelector('[data-testid="staged"]', { state: 'detached' });
+  await h.waitForChain(page, CHAIN);
+  for (const name of NAMES) assert.equal((await h.nodes(page))[name].state, 'ok');
+  assert.deepEqual(hashes(), files);
+  // And an operation can be run again.
+  await h.choose(page, 'pull', { top: SN3, base: SN1 });
+  const done = await h.run(page);
+  assert.equal(done.status, 'done', done.text);
+  h.same(at(SN3), 'qcow2', at(`${SN3}.raw`));
+});
+
+test('a file that was changed meanwhile is noticed, and nothing is written', async () => {
+  await chain();
+  await stage('commit', { top: SN2, base: SN1 });
+  await stage('pull', { top: SN3, base: BASE });
+  await appendFile(at(SN1), Buffer.alloc(512));
+  const files = hashes();
+  const failed = await apply();
+  assert.equal(failed.status, 'failed');
+  assert.match(failed.text, /sn1\.qcow2 was changed by somebody else/);
+  assert.match(failed.text, /Nothing was written/);
+  assert.deepEqual(hashes(), files);
+  await staged(2);
+});

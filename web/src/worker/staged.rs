@@ -1,0 +1,405 @@
+//! Staged changes: a stack of operations that were tried, each with the files as it leaves them.
+//!
+//! The files' entries carry the newest of these as their source, so the tree, and all that looks
+//! into it, shows what would be. Nothing is written before the changes are applied: then each is
+//! planned anew on the real files and carried out like any other, one after the other.
+
+use super::execute::is_unchanged;
+use super::files::Origin;
+use super::operation;
+use super::session::{Marks, Session, sentence};
+use crate::js;
+use crate::protocol::staged::{self, Answer, Stack};
+use crate::protocol::{Field, Kind, Operation, Outcome, Place, Progress, Saved, Status};
+use backchain::chain::Fingerprint;
+use backchain::stage::Trial;
+use backchain::{Preview as Sum, Source};
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
+/// Milliseconds of work before messages are let in.
+const TURN: f64 = 25.0;
+/// Bytes of memory for all changes together.
+const MEMORY: u64 = 512 << 20;
+
+/// What was tried.
+#[derive(Default)]
+pub struct Memory {
+    done: Vec<Change>,
+    undone: Vec<Change>,
+}
+
+struct Change {
+    operation: Operation,
+    told: staged::Change,
+    /// The files it changes, as it leaves them.
+    files: BTreeMap<usize, Source>,
+    /// The one among them that it makes.
+    made: Option<usize>,
+    /// The files as they are on the disk, as far as the plan was made for those.
+    read: Vec<(usize, Fingerprint)>,
+    /// What was known of files before, and is afterwards.
+    marks: [Marks; 2],
+    memory: u64,
+}
+
+impl Memory {
+    /// Nothing is staged.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.done.is_empty()
+    }
+
+    fn stack(&self) -> Stack {
+        let told = |changes: &[Change]| changes.iter().map(|change| change.told.clone()).collect();
+        Stack {
+            done: told(&self.done),
+            undone: told(&self.undone),
+        }
+    }
+
+    fn memory(&self) -> u64 {
+        let all = self.done.iter().chain(&self.undone);
+        all.map(|change| change.memory).sum()
+    }
+}
+
+/// Does what the page asks for. `tell` hears all but the last answer; whether the tree has
+/// changed comes with that.
+pub async fn answer(
+    session: &mut Session,
+    ask: staged::Ask,
+    stop: &Cell<bool>,
+    tell: &dyn Fn(Answer),
+) -> (Answer, bool) {
+    match ask {
+        staged::Ask::Try { operation } => match attempt(session, &operation, None, stop).await {
+            Ok(change) => {
+                session.staged.undone.clear();
+                push(session, change);
+            }
+            Err(why) => return (Answer::Failed(why), false),
+        },
+        staged::Ask::Undo => {
+            if let Some(change) = session.staged.done.pop() {
+                let marks = change.marks[0].clone();
+                session.staged.undone.push(change);
+                marks.put(session);
+            }
+        }
+        staged::Ask::Redo => {
+            if let Some(change) = session.staged.undone.pop() {
+                push(session, change);
+            }
+        }
+        staged::Ask::Discard => {
+            take_all(session);
+        }
+        staged::Ask::Apply { read_only } => {
+            let outcome = apply(session, &read_only, stop, tell).await;
+            return (Answer::Applied(outcome), true);
+        }
+    }
+    lay(session);
+    (Answer::Stack(session.staged.stack()), true)
+}
+
+/// What is staged, for the page.
+#[must_use]
+pub fn stack(session: &Session) -> Stack {
+    session.staged.stack()
+}
+
+fn push(session: &mut Session, change: Change) {
+    change.marks[1].clone().put(session);
+    session.staged.done.push(change);
+}
+
+/// Takes all changes back. Returns those that were staged.
+fn take_all(session: &mut Session) -> Vec<Change> {
+    let memory = std::mem::take(&mut session.staged);
+    if let Some(first) = memory.done.first() {
+        first.marks[0].clone().put(session);
+    }
+    memory.done
+}
+
+/// Gives the files' entries the sources that are staged for them, and opens the tree anew.
+fn lay(session: &mut Session) {
+    let mut sources: BTreeMap<usize, Source> = BTreeMap::new();
+    for change in &session.staged.done {
+        let files = change.files.iter();
+        sources.extend(files.map(|(&nth, source)| (nth, source.clone())));
+    }
+    for (nth, entry) in session.files.0.iter_mut().enumerate() {
+        entry.staged = sources.remove(&nth);
+    }
+    session.open();
+}
+
+/// Tries an operation on the files as they would be now. `made` is the number of the file that it
+/// makes, if it had one before.
+async fn attempt(
+    session: &mut Session,
+    operation: &Operation,
+    made: Option<usize>,
+    stop: &Cell<bool>,
+) -> Result<Change, String> {
+    let mut other = (operation.kind == Kind::Repair).then(|| session.with_damaged());
+    if let Some(other) = &mut other {
+        session.swap_tree(other);
+    }
+    let tried = attempt_here(session, operation, made, stop).await;
+    if let Some(other) = &mut other {
+        session.swap_tree(other);
+    }
+    tried
+}
+
+async fn attempt_here(
+    session: &mut Session,
+    operation: &Operation,
+    made: Option<usize>,
+    stop: &Cell<bool>,
+) -> Result<Change, String> {
+    let say = |error: backchain::Error| sentence(&error.to_string());
+    if let Some(why) = operation::cuts_off(session, operation) {
+        return Err(why);
+    }
+    let target = target(session, operation)?;
+    let plan = operation::plan(session, operation).map_err(say)?;
+    let info = plan.as_ref().map(|plan| plan.info.clone());
+    let info = info.unwrap_or_default();
+    let mut sum = plan.as_ref().map(Sum::begin).unwrap_or_default();
+    let mut trial = Trial::new(&session.tree, &info);
+    let held = session.staged.memory();
+    let mut until = js::now() + TURN;
+    for step in plan.into_iter().flatten() {
+        let step = step.map_err(say)?;
+        sum.count(&step);
+        trial.step(step).map_err(say)?;
+        if js::now() > until {
+            if held.saturating_add(trial.memory()) > MEMORY {
+                return Err(too_much());
+            }
+            js::pause().await;
+            if stop.get() {
+                return Err("Stopped. Nothing was staged.".to_owned());
+            }
+            until = js::now() + TURN;
+        }
+    }
+    let memory = trial.memory();
+    if held.saturating_add(memory) > MEMORY {
+        return Err(too_much());
+    }
+    let preview = operation::shown(session, operation, &sum, &[]);
+    let fates = super::fates(session, operation, &info);
+    let mut files = BTreeMap::new();
+    let mut new: Option<Source> = None;
+    for (node, file) in trial.finish() {
+        match session.file(node) {
+            Some(nth) => {
+                let source: Source = file;
+                files.insert(nth, source);
+            }
+            None if new.is_none() => new = Some(file),
+            None => return Err("Two new files at once cannot be staged.".to_owned()),
+        }
+    }
+    let read = info.files.iter().filter_map(|file| {
+        let nth = session.file(file.node)?;
+        let entry = session.files.0.get(nth)?;
+        // What an earlier change leaves is not on the disk.
+        Some((nth, file.before.filter(|_| entry.staged.is_none())?))
+    });
+    let read = read.collect();
+    let in_place = preview.writes.iter().filter(|write| write.in_place);
+    let gifts = in_place.filter_map(|write| write.gift).collect();
+    let before = Marks::of(session);
+    let mut made = made;
+    if let (Some(source), Some(origin)) = (new, target) {
+        let nth = match made {
+            Some(nth) => nth,
+            None => session.files.plan(origin)?,
+        };
+        files.insert(nth, source);
+        made = Some(nth);
+    }
+    let after = before.clone().after(session, &fates);
+    Ok(Change {
+        operation: operation.clone(),
+        told: staged::Change {
+            kind: operation.kind,
+            summary: preview.summary,
+            writes: preview.writes,
+            gifts,
+            invalid: preview.invalid,
+        },
+        files,
+        made,
+        read,
+        marks: [before, after],
+        memory,
+    })
+}
+
+/// How the file is known that an operation makes.
+fn target(session: &Session, operation: &Operation) -> Result<Option<Origin>, String> {
+    if operation.makes().is_none() {
+        return Ok(None);
+    }
+    if Place::named(operation.get(Field::Place)) == Place::Picked {
+        let why = "Where it goes is asked when it is run, so this cannot be staged. Choose another place for the new file.";
+        return Err(why.to_owned());
+    }
+    let place = operation::place::destination(session, operation, None, &[]);
+    operation::place::origin(session, operation, None, &place).map(Some)
+}
+
+fn too_much() -> String {
+    format!(
+        "The staged changes together need more than {} of memory: apply or discard them first.",
+        crate::app::text::bytes(MEMORY)
+    )
+}
+
+/// Carries the changes out. What was not reached stays staged.
+async fn apply(
+    session: &mut Session,
+    read_only: &[u32],
+    stop: &Cell<bool>,
+    tell: &dyn Fn(Answer),
+) -> Outcome {
+    if let Err(why) = check(session, read_only).await {
+        return failed(why, vec!["Nothing was written.".to_owned()]);
+    }
+    let undone = std::mem::take(&mut session.staged.undone);
+    let changes = take_all(session);
+    lay(session);
+    let all = changes.len();
+    let mut notes = Vec::new();
+    let mut saved: Vec<Saved> = Vec::new();
+    let mut ended: Option<Outcome> = None;
+    let mut left = Vec::new();
+    for (nth, change) in changes.into_iter().enumerate() {
+        if ended.is_some() {
+            left.push(change);
+            continue;
+        }
+        let report = |progress: Progress| tell(Answer::Applying { nth, progress });
+        let operation = &change.operation;
+        let known = session.files.0.len();
+        let outcome = super::run(session, operation, read_only, None, stop, &report).await;
+        if outcome.status == Status::Done {
+            settle(session, change.made, known);
+            notes.extend(outcome.notes);
+            saved.extend(outcome.saved);
+        } else {
+            ended = Some(outcome);
+            left.push(change);
+        }
+    }
+    let Some(ended) = ended else {
+        let message = match all {
+            1 => "The change is in place.".to_owned(),
+            n => format!("All {n} changes are in place."),
+        };
+        notes.dedup();
+        return Outcome {
+            status: Status::Done,
+            message,
+            notes,
+            saved,
+        };
+    };
+    let in_place = all - left.len();
+    let mut told = vec![match in_place {
+        0 => "None of the changes is in place.".to_owned(),
+        n => format!("In place: the first {n} of {all} changes. The others stay staged."),
+    }];
+    told.extend(ended.notes);
+    stop.set(false);
+    told.extend(stage_again(session, left, undone, stop).await);
+    Outcome {
+        status: ended.status,
+        message: ended.message,
+        notes: told,
+        saved,
+    }
+}
+
+/// Gives the file that a change has made the number it had while it was staged: later changes
+/// know it by that. Before there were `known` files.
+fn settle(session: &mut Session, made: Option<usize>, known: usize) {
+    let Some(made) = made.filter(|&nth| nth < known && session.files.0.len() > known) else {
+        return;
+    };
+    // It came last.
+    if session.files.0.len() == known + 1 {
+        session.files.0.swap_remove(made);
+        session.open();
+    }
+}
+
+/// Stages changes on the files as they are now. Returns what there is to be said about those for
+/// which that is not possible: they can be put back with redo, as can `undone`.
+async fn stage_again(
+    session: &mut Session,
+    changes: Vec<Change>,
+    undone: Vec<Change>,
+    stop: &Cell<bool>,
+) -> Option<String> {
+    let mut changes = changes.into_iter();
+    let mut problem = None;
+    while problem.is_none()
+        && let Some(change) = changes.next()
+    {
+        match attempt(session, &change.operation, change.made, stop).await {
+            Ok(change) => {
+                push(session, change);
+                lay(session);
+            }
+            Err(why) => {
+                let what = &change.told.summary;
+                problem = Some(format!("No longer staged: {what} {why}"));
+            }
+        }
+    }
+    // Sources of changes taken back were made for other files than there are now.
+    drop(undone);
+    problem
+}
+
+/// Whether everything can be written, and every file is what it was.
+async fn check(session: &Session, read_only: &[u32]) -> Result<(), String> {
+    let changes = &session.staged.done;
+    for change in changes {
+        for &(nth, before) in &change.read {
+            if let Some(entry) = session.files.0.get(nth) {
+                is_unchanged(entry, before).await?;
+            }
+        }
+        let locked = change.files.keys().find_map(|&nth| {
+            let entry = session.files.0.get(nth)?;
+            let strategy = super::write::Strategy::of(entry, read_only);
+            (!strategy.in_place()).then_some(entry)
+        });
+        if let Some(entry) = locked.filter(|_| changes.len() > 1) {
+            return Err(format!(
+                "{} cannot be written here, so one change cannot follow the other. Apply them one at a time, and give the saved file to the page each time.",
+                entry.name()
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn failed(message: String, notes: Vec<String>) -> Outcome {
+    Outcome {
+        status: Status::Failed,
+        message,
+        notes,
+        saved: Vec::new(),
+    }
+}
