@@ -2,6 +2,7 @@
 // is written then is what was shown. Real files, judged by qemu-img.
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
+import { existsSync } from 'node:fs';
 import { appendFile, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -55,9 +56,14 @@ const status = () => page.locator('[data-testid="staged-status"]').innerText();
 async function stage(op, choices) {
   const before = await count('staged-change');
   await h.choose(page, op, choices);
-  await page.waitForSelector('[data-testid="preview"][data-ready="true"]');
-  await page.click('[data-testid="try"]');
+  await press('try');
   await staged(before + 1);
+}
+
+/** Presses a button of the form once the operation is planned. */
+async function press(button) {
+  await page.waitForSelector('[data-testid="preview"][data-ready="true"]');
+  await page.click(`[data-testid="${button}"]`);
 }
 
 async function staged(expected) {
@@ -197,4 +203,48 @@ test('a file that was changed meanwhile is noticed, and nothing is written', asy
   assert.match(failed.text, /Nothing was written/);
   assert.deepEqual(hashes(), files);
   await staged(2);
+});
+
+test('a new overlay is staged, changed and built upon before it is there', async () => {
+  await chain();
+  await page.goto(session.site.url);
+  await page.waitForSelector('[data-testid="demo"]');
+  const files = hashes();
+  await h.drop(page, dir);
+  await page.waitForSelector(`[data-testid="node"][data-name="${SN3}"]`);
+  await h.choose(page, 'overlay', { top: SN3 });
+  await page.fill('[data-testid="name"]', 'new.qcow2');
+  await press('try');
+  await staged(1);
+  await page.waitForSelector('[data-testid="node"][data-name="new.qcow2"]');
+  assert.equal((await h.nodes(page))['new.qcow2'].backing, SN3);
+  assert.ok(!existsSync(at('new.qcow2')), 'it is not on the disk');
+  // The new layer takes part in what comes next.
+  await stage('pull', { top: 'new.qcow2', base: SN1 });
+  await stage('remove', { top: SN1, method: '1' });
+  assert.equal((await h.nodes(page))['new.qcow2'].backing, BASE);
+  assert.equal(await guestByte('new.qcow2', 8 << 20), 0x33);
+  // Taken back, it is gone, and comes back with redo.
+  for (let left = 2; left >= 0; left -= 1) {
+    await page.click('[data-testid="undo"]');
+    await staged(left);
+  }
+  await page.waitForSelector('[data-testid="node"][data-name="new.qcow2"]', { state: 'detached' });
+  for (let there = 1; there <= 3; there += 1) {
+    await page.click('[data-testid="redo"]');
+    await staged(there);
+  }
+  assert.deepEqual(hashes(), files);
+  assert.ok(!existsSync(at('new.qcow2')));
+  const done = await apply();
+  assert.equal(done.status, 'done', done.text);
+  await page.waitForSelector('[data-testid="node"][data-name="new.qcow2"][data-state="ok"]');
+  assert.equal(h.backingOf(at('new.qcow2')), BASE);
+  h.check(at('new.qcow2'));
+  h.same(at('new.qcow2'), 'qcow2', at(`${SN3}.raw`));
+  // It is a file like any other now.
+  await h.choose(page, 'pull', { top: 'new.qcow2', base: '' });
+  const run = await h.run(page);
+  assert.equal(run.status, 'done', run.text);
+  h.same(at('new.qcow2'), 'qcow2', at(`${SN3}.raw`));
 });

@@ -280,6 +280,7 @@ async fn apply(
     let all = changes.len();
     let mut notes = Vec::new();
     let mut saved: Vec<Saved> = Vec::new();
+    let mut made = Vec::new();
     let mut ended: Option<Outcome> = None;
     let mut left = Vec::new();
     for (nth, change) in changes.into_iter().enumerate() {
@@ -294,12 +295,22 @@ async fn apply(
         if outcome.status == Status::Done {
             settle(session, change.made, known);
             notes.extend(outcome.notes);
-            saved.extend(outcome.saved);
+            let in_storage = change.made.filter(|&nth| {
+                let entry = session.files.0.get(nth);
+                entry.is_some_and(|entry| entry.private)
+            });
+            match in_storage {
+                // Changes behind it may write to it.
+                Some(nth) => made.push(nth),
+                None => saved.extend(outcome.saved),
+            }
         } else {
             ended = Some(outcome);
             left.push(change);
         }
     }
+    let entries = made.iter().filter_map(|&nth| session.files.0.get(nth));
+    saved.extend(entries.map(super::saved_file));
     let Some(ended) = ended else {
         let message = match all {
             1 => "The change is in place.".to_owned(),
