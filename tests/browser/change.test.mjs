@@ -403,3 +403,76 @@ describe('new files', () => {
     assert.ok(!existsSync(at('out.qcow2')));
   });
 });
+
+describe('the cheapest way', () => {
+  const ways = () => page.$$eval('[data-testid="way"]', (rows) => rows.map((row) => ({
+    way: row.querySelector('th span').firstChild.textContent.trim(),
+    bytes: row.querySelector('.ways__bytes').textContent,
+    chosen: row.querySelector('input').checked,
+    possible: row.dataset.possible === 'true',
+  })));
+
+  /** base <- mid <- top: mid holds much, top hides nearly all of it. */
+  function lopsided() {
+    chain({ size: '64M' });
+    h.qemuIo(at('mid.qcow2'), 'qcow2', 'write -P 0x41 24M 30M');
+    h.qemuIo(at('top.qcow2'), 'qcow2', 'write -P 0x42 0 58M');
+  }
+
+  test('to remove a layer is chosen by the bytes it costs, and is what runs', async () => {
+    lopsided();
+    const view = remember('top.qcow2');
+    await dropFolder();
+    await h.choose(page, 'remove', { top: 'mid.qcow2' });
+    await page.waitForSelector('[data-testid="preview"][data-ready="true"] [data-testid="ways"]');
+    const found = await ways();
+    assert.deepEqual(new Set(found.map((w) => w.way.replace(/[:] .*| (into|of) .*/, ''))),
+      new Set(['Method 1', 'Method 2', 'Pull', 'Flatten']));
+    const chosen = found.find((w) => w.chosen);
+    assert.match(chosen.way, /^Method 2/);
+    assert.ok(found.every((w) => w.possible && /^[\d.]+ .?i?B$/.test(w.bytes)), JSON.stringify(found));
+    const before = h.sha256(at('mid.qcow2'));
+    const result = await h.run(page);
+    assert.equal(result.status, 'done', result.text);
+    assert.equal(h.backingOf(at('top.qcow2')), 'base.qcow2');
+    assert.equal(h.sha256(at('mid.qcow2')), before);
+    h.check(at('top.qcow2'));
+    h.same(at('top.qcow2'), 'qcow2', view);
+  });
+
+  test('another way can be taken, and the others stay to be seen', async () => {
+    lopsided();
+    const view = remember('top.qcow2');
+    await dropFolder();
+    await h.choose(page, 'remove', { top: 'mid.qcow2' });
+    await page.waitForSelector('[data-testid="ways"]');
+    await page.locator('[data-testid="way"]', { hasText: 'Pull into' }).locator('input').check();
+    await page.waitForSelector('[data-testid="operation"][aria-label="Pull"]');
+    await page.waitForSelector('[data-testid="preview"][data-ready="true"] [data-testid="ways"]');
+    assert.match((await ways()).find((w) => w.chosen).way, /^Pull/);
+    const result = await h.run(page);
+    assert.equal(result.status, 'done', result.text);
+    assert.equal(h.backingOf(at('top.qcow2')), 'base.qcow2');
+    h.check(at('top.qcow2'));
+    h.same(at('top.qcow2'), 'qcow2', view);
+  });
+
+  test('a base cannot be removed by a method, and the ways that there are are shown', async () => {
+    chain();
+    await dropFolder();
+    await h.choose(page, 'remove', { top: 'base.qcow2' });
+    await page.waitForSelector('[data-testid="preview"][data-ready="true"] [data-testid="ways"]');
+    assert.match(await page.innerText('[data-testid="preview"]'), /is the base of the chain/);
+    assert.deepEqual((await ways()).map((w) => w.way.split(' ')[0]).sort(), ['Flatten', 'Pull']);
+  });
+
+  test('to stand alone, a commit that breaks others is shown as refused', async () => {
+    chain();
+    h.qemuImg('create', '-q', '-f', 'qcow2', '-b', 'base.qcow2', '-F', 'qcow2', at('branch.qcow2'));
+    await dropFolder();
+    await h.choose(page, 'pull', { top: 'top.qcow2', base: '' });
+    await page.waitForSelector('[data-testid="preview"][data-ready="true"] [data-testid="ways"]');
+    const commit = page.locator('[data-testid="way"]', { hasText: 'Commit top.qcow2 into base.qcow2' });
+    assert.match(await commit.innerText(), /refused[^]*branch\.qcow2/);
+  });
+});

@@ -14,7 +14,7 @@ use crate::units::Units;
 use locate::{Locate, Located};
 use look::{Look, Seen};
 pub use operation::{
-    After, Command, Fate, Field, FileWrite, Group, Kind, Made, Operation, Place, Preview,
+    After, Command, Fate, Field, FileWrite, Group, Kind, Made, Operation, Place, Preview, Way,
 };
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::JsValue;

@@ -129,9 +129,16 @@ impl Operation {
 
     /// The same with this entry.
     #[must_use]
-    pub fn with(mut self, field: Field, value: impl Into<String>) -> Self {
+    pub fn with(self, field: Field, value: impl Into<String>) -> Self {
+        let mut this = self.without(field);
+        this.entries.push((field, value.into()));
+        this
+    }
+
+    /// The same with this field at its usual value.
+    #[must_use]
+    pub fn without(mut self, field: Field) -> Self {
         self.entries.retain(|(known, _)| *known != field);
-        self.entries.push((field, value.into()));
         self
     }
 
@@ -219,6 +226,9 @@ pub enum Field {
     Granularity,
     /// Name of the bitmap to merge.
     OtherBitmap,
+    /// What it is done for, when it is one of several ways: `without LAYER`, or
+    /// `shorter LAYER` and how many layers may be below it.
+    Goal,
 }
 
 impl Field {
@@ -277,7 +287,7 @@ impl Place {
 }
 
 /// What an operation would do.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Preview {
     /// One sentence: what becomes of what.
     pub summary: String,
@@ -307,6 +317,33 @@ pub struct Preview {
     pub can_force: bool,
     /// The same on command lines.
     pub commands: Vec<Command>,
+    /// All ways to the same goal, the cheapest first; none where there is only this one.
+    pub ways: Vec<Way>,
+    /// Which of them this is.
+    pub way: Option<u32>,
+}
+
+/// One way to a goal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Way {
+    /// The way in words.
+    pub label: String,
+    /// The form that goes this way.
+    pub operation: Operation,
+    /// Bytes that have to be written.
+    pub written: u64,
+    /// The same with what a browser has to write besides: whole files.
+    pub here: u64,
+    /// It can be done at all.
+    pub possible: bool,
+    /// It needs [`Operation::force`].
+    pub refused: bool,
+    /// Why it is refused or not possible.
+    pub why: String,
+    /// Names of the images that read differently afterwards.
+    pub invalid: Vec<String>,
+    /// Bytes of the files that can be deleted afterwards.
+    pub released: u64,
 }
 
 /// The number of a layer that is not made yet.

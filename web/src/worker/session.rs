@@ -1,8 +1,9 @@
 //! What the worker remembers: the granted files, their tree, and what became invalid.
 
 use super::files::{Entry, Files, modified};
+use super::operation::ways::Wanted;
 use crate::protocol::{
-    Details, Extents, Layer, LayerId, Operation, Remark, Role, Snapshot, State, Tree as View,
+    Details, Extents, Layer, LayerId, Operation, Remark, Role, Snapshot, State, Tree as View, Way,
 };
 use backchain::chain::Link;
 use backchain::{ErrorKind, Format, Node, NodeId, Place, Preview as Sum, ReadAt, Tree};
@@ -31,6 +32,8 @@ pub struct Session {
     pub known: BTreeSet<usize>,
     /// The last plan that was summed up, while the tree it was made for lasts.
     pub sum: Option<(Operation, Sum)>,
+    /// The ways that were counted last, while that tree lasts.
+    pub ways: Option<(Wanted, Vec<Way>)>,
     /// What looking into files remembers.
     pub memory: super::look::Memory,
     /// What is tried without writing.
@@ -147,6 +150,7 @@ impl Session {
         }
         self.measured.clear();
         self.sum = None;
+        self.ways = None;
         self.memory = Default::default();
         self.strips = Default::default();
     }

@@ -1,7 +1,7 @@
 //! What the page knows, and how it changes.
 
 use crate::app::look::Looks;
-use crate::app::operation::propose::{fill, proposal};
+use crate::app::operation::propose::{filled, proposal};
 use crate::app::page::learn::heard::Course;
 use crate::app::staged::state::{Busy, Staged, Then};
 use crate::protocol::{
@@ -123,12 +123,8 @@ impl Reducible for Model {
             }
             Action::Propose(operation) => {
                 if !next.running() {
-                    // What is said already stays.
-                    let mut filled = fill(&next.tree, operation.clone());
-                    for (field, value) in operation.entries {
-                        filled = filled.with(field, value);
-                    }
-                    next.plan(filled);
+                    let operation = filled(&next.tree, operation);
+                    next.plan(operation);
                     next.form
                         .iter_mut()
                         .for_each(|form| form.base_chosen = true);

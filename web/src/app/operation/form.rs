@@ -40,7 +40,7 @@ pub fn fields(props: &FieldsProperties) -> Html {
             let next = Operation {
                 base,
                 force: false,
-                ..operation.clone()
+                ..operation.clone().without(Field::Goal)
             };
             // Another folder may be the one beside.
             match kind {
@@ -123,7 +123,7 @@ fn with_top(
         top,
         base,
         force: false,
-        ..operation.clone()
+        ..operation.clone().without(Field::Goal)
     };
     if top == operation.top {
         next
@@ -141,6 +141,7 @@ fn keeping_entries(tree: &Tree, operation: &Operation, next: Operation) -> Opera
         Field::SnapshotName,
         Field::Bitmap,
         Field::Action,
+        Field::Goal,
     ];
     let mut filled = fill(tree, next);
     for (field, value) in &operation.entries {

@@ -5,6 +5,7 @@ pub mod menu;
 pub mod preview;
 pub mod propose;
 pub mod shape;
+pub mod ways;
 
 use super::bench::model::{Form, RunResult, SavedFile, Stage};
 use super::files::download;
@@ -68,6 +69,12 @@ pub fn operation_view(props: &OperationViewProperties) -> Html {
         Ok(preview) => preview.refusal.is_some(),
         Err(_) => true,
     });
+    let onway = {
+        let tree = props.tree.clone();
+        props
+            .onchange
+            .reform(move |way: Operation| propose::filled(&tree, way))
+    };
     let cancel = props.oncancel.reform(|_: MouseEvent| ());
     let run = props.onrun.reform(|_: MouseEvent| ());
     let cancelling = matches!(
@@ -97,7 +104,7 @@ pub fn operation_view(props: &OperationViewProperties) -> Html {
                 <ResultView result={result.clone()} />
             }
             if !finished {
-                <PreviewView tree={props.tree.clone()} preview={preview.clone()} note={props.form.note.clone()} />
+                <PreviewView tree={props.tree.clone()} preview={preview.clone()} note={props.form.note.clone()} {onway} />
             }
             if let Stage::Running { progress, .. } = stage {
                 { bar(progress.as_ref(), cancelling) }

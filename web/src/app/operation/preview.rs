@@ -1,9 +1,10 @@
 //! What an operation would do, before it is done.
 
+use super::ways::WaysView;
 use crate::app::diagram::{Diagram, DiagramBox};
 use crate::app::text;
 use crate::protocol::operation::NEW;
-use crate::protocol::{Command, Fate, FileWrite, Layer, LayerId, Preview, Tree};
+use crate::protocol::{Command, Fate, FileWrite, Layer, LayerId, Operation, Preview, Tree};
 use patternfly_yew::prelude::*;
 use std::rc::Rc;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
@@ -16,6 +17,9 @@ pub struct PreviewViewProperties {
     pub preview: Option<Rc<Result<Preview, String>>>,
     /// What it is looking at meanwhile.
     pub note: String,
+    /// Another way to the same goal is to be gone.
+    #[prop_or_default]
+    pub onway: Callback<Operation>,
 }
 
 #[function_component(PreviewView)]
@@ -26,7 +30,7 @@ pub fn preview_view(props: &PreviewViewProperties) -> Html {
             html! { <p class="quiet"><Spinner size={SpinnerSize::Md} />{ " planning… " }{ &props.note }</p> }
         }
         Some(Err(error)) => refusal(error, NOT_DONE),
-        Some(Ok(preview)) => planned(&props.tree, preview),
+        Some(Ok(preview)) => planned(&props.tree, preview, &props.onway),
     };
     html! {
         <div class="preview" data-testid="preview" data-ready={ready} aria-live="polite">{ content }</div>
@@ -43,7 +47,7 @@ fn refusal(why: &str, title: &'static str) -> Html {
     }
 }
 
-fn planned(tree: &Rc<Tree>, preview: &Preview) -> Html {
+fn planned(tree: &Rc<Tree>, preview: &Preview, onway: &Callback<Operation>) -> Html {
     html! {
         <>
             if let Some(why) = &preview.refusal {
@@ -68,6 +72,9 @@ fn planned(tree: &Rc<Tree>, preview: &Preview) -> Html {
             if preview.refusal.is_none() {
                 { amounts(preview) }
                 { writes(&preview.writes) }
+            }
+            if preview.ways.len() > 1 || preview.way.is_none() && !preview.ways.is_empty() {
+                <WaysView ways={preview.ways.clone()} way={preview.way} onway={onway.clone()} />
             }
             if !preview.commands.is_empty() {
                 <details class="commands">
@@ -149,15 +156,18 @@ fn pictures(tree: &Tree, preview: &Preview) -> Html {
         })
         .chain(made)
         .collect();
+    // What is made is only there afterwards.
+    let (flow_to_new, flow): (Vec<_>, Vec<_>) =
+        preview.flow.iter().copied().partition(|&(_, to)| to == NEW);
     html! {
         <div class="pictures">
             <figure>
                 <figcaption>{ "Before" }</figcaption>
-                <Diagram boxes={Rc::new(before)} compact=true flow={preview.flow.clone()} label="Before" />
+                <Diagram boxes={Rc::new(before)} compact=true {flow} label="Before" />
             </figure>
             <figure>
                 <figcaption>{ "After" }</figcaption>
-                <Diagram boxes={Rc::new(after)} compact=true label="After" />
+                <Diagram boxes={Rc::new(after)} compact=true flow={flow_to_new} label="After" />
             </figure>
         </div>
     }

@@ -133,6 +133,17 @@ pub fn fill(tree: &Tree, operation: Operation) -> Operation {
     }
 }
 
+/// The same with what is not said filled in; what is said already stays.
+#[must_use]
+pub fn filled(tree: &Tree, operation: Operation) -> Operation {
+    let entries = operation.entries.clone();
+    let mut filled = fill(tree, operation);
+    for (field, value) in entries {
+        filled = filled.with(field, value);
+    }
+    filled
+}
+
 /// The folder that a new file would lie in beside its layer.
 #[must_use]
 pub fn folder<'a>(tree: &'a Tree, operation: &Operation) -> Option<&'a str> {

@@ -341,6 +341,7 @@ pub fn spec(kind: Kind, field: Field) -> Spec {
             "Bytes that one bit stands for, such as 64K; usual when empty.",
             Control::Size,
         ),
+        Field::Goal => rare("goal", "", "", Control::Text),
         Field::OtherBitmap => spec(
             "other-bitmap",
             "Bitmap to merge into it",

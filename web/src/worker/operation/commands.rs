@@ -148,9 +148,6 @@ impl Own<'_> {
                     // A String takes everything.
                     let _ = write!(line, " -l snapshot.id={}", quoted(snapshot));
                 }
-                if !form.is(Field::FindZeros) {
-                    line.push_str(" -S 0");
-                }
                 let _ = write!(line, " -O {}{}", form.get(Field::Format), self.options());
                 if let Some(below) = form.base {
                     let _ = write!(

@@ -3,6 +3,7 @@
 pub mod commands;
 pub mod figures;
 pub mod place;
+pub mod ways;
 pub mod wish;
 pub mod words;
 
@@ -10,7 +11,7 @@ pub use words::done;
 
 use super::session::{Session, sentence};
 use super::write::Strategy;
-use crate::protocol::{Field, FileWrite, Kind, LayerId, Made, Operation, Preview};
+use crate::protocol::{Field, FileWrite, Kind, LayerId, Made, Operation, Preview, Way};
 use crate::units::bytes;
 use backchain::plan::{FileChange, PlanInfo, RemoveMethod};
 use backchain::{ErrorKind, Format, NodeId, Operation as Wish, Plan, Preview as Sum};
@@ -20,7 +21,7 @@ use backchain::{ErrorKind, Format, NodeId, Operation as Wish, Plan, Preview as S
 /// # Errors
 /// *Invalid* when the form is not complete; else whatever the engine refuses it for.
 pub fn plan(session: &Session, form: &Operation) -> Result<Option<Plan>, backchain::Error> {
-    planned(session, wish::wish(session, form))
+    planned(session, wish::wish(session, &ways::settled(session, form)))
 }
 
 fn planned(
@@ -61,6 +62,10 @@ async fn preview_here(
     stale: &dyn Fn() -> bool,
     note: &dyn Fn(String),
 ) -> Result<Option<Preview>, String> {
+    let Some(ways) = ways::ways(session, form, stale, note).await else {
+        return Ok(None);
+    };
+    let form = &ways::decided(form, &ways);
     let (form, refusal) = match plan(session, form) {
         Ok(_) => (form.clone(), None),
         // Shown as it would be with the override, so that one sees what would happen.
@@ -71,6 +76,14 @@ async fn preview_here(
             },
             Some(sentence(&error.to_string())),
         ),
+        // Another way may do.
+        Err(error) if ways.iter().any(|way| way.possible) => {
+            return Ok(Some(Preview {
+                refusal: Some(sentence(&error.to_string())),
+                ways,
+                ..Preview::default()
+            }));
+        }
         Err(error) => return Err(sentence(&error.to_string())),
     };
     let Some(sum) = sum(session, &form, stale, note).await? else {
@@ -78,6 +91,14 @@ async fn preview_here(
     };
     let mut preview = shown(session, &form, &sum, read_only);
     preview.can_force = refusal.is_some();
+    let this = |way: &Way| {
+        let (way, form) = (&way.operation, &form);
+        (way.kind, way.top, way.base) == (form.kind, form.top, form.base)
+            && way.get(Field::Method) == form.get(Field::Method)
+    };
+    let way = ways.iter().position(this);
+    preview.way = way.and_then(|way| u32::try_from(way).ok());
+    preview.ways = ways;
     preview.refusal = refusal.or_else(|| cuts_off(session, &form));
     session.sum = Some((form, sum));
     Ok(Some(preview))
@@ -128,7 +149,8 @@ pub async fn sum(
         }
     }
     // What is seen only by reading all of the data is left to the run.
-    let outline = wish::wish(session, form).map(|wish| wish.map(wish::outline));
+    let outline =
+        wish::wish(session, &ways::settled(session, form)).map(|wish| wish.map(wish::outline));
     let Some(plan) = planned(session, outline).map_err(say)? else {
         return Ok(Some(Sum::default()));
     };
@@ -239,6 +261,8 @@ pub fn shown(session: &Session, form: &Operation, sum: &Sum, read_only: &[u32]) 
         refusal: None,
         can_force: false,
         commands: commands::commands(session, form, info),
+        ways: Vec::new(),
+        way: None,
     }
 }
 

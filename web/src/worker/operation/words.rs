@@ -206,7 +206,8 @@ fn merged(session: &Session, form: &Operation) -> Vec<String> {
 }
 
 /// `a, b and c`; only the ends of a long list.
-fn listed(names: &[String]) -> String {
+#[must_use]
+pub fn listed(names: &[String]) -> String {
     match names {
         [] => String::new(),
         [one] => one.clone(),
