@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
 import { existsSync } from 'node:fs';
-import { appendFile, mkdtemp, rm } from 'node:fs/promises';
+import { appendFile, cp, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as h from './harness.mjs';
@@ -247,4 +247,74 @@ test('a new overlay is staged, changed and built upon before it is there', async
   const run = await h.run(page);
   assert.equal(run.status, 'done', run.text);
   h.same(at('new.qcow2'), 'qcow2', at(`${SN3}.raw`));
+});
+
+test('the first change that fails ends the applying, and the rest stays staged', async () => {
+  await chain();
+  await stage('commit', { top: SN2, base: SN1 });
+  await stage('pull', { top: SN3, base: BASE });
+  await stage('pull', { top: SN1, base: '' });
+  // The third writer that is opened, the pull's, meets a full disk.
+  const worker = page.workers()[0];
+  await worker.evaluate(() => {
+    const open = FileSystemFileHandle.prototype.createWritable;
+    let left = 2;
+    FileSystemFileHandle.prototype.createWritable = function (...options) {
+      if (left === 0) throw new DOMException('full', 'QuotaExceededError');
+      left -= 1;
+      return open.apply(this, options);
+    };
+    globalThis.mend = () => { FileSystemFileHandle.prototype.createWritable = open; };
+  });
+  const failed = await apply();
+  assert.equal(failed.status, 'failed');
+  assert.match(failed.text, /In place: sn2\.qcow2 is merged into sn1\.qcow2/);
+  await staged(2);
+  // Shown is what is on the disk with the rest on top.
+  await h.waitForChain(page, { [BASE]: '', [SN1]: '', [SN2]: SN1, [SN3]: BASE });
+  assert.equal(h.backingOf(at(SN3)), SN1);
+  assert.equal(h.backingOf(at(SN1)), BASE);
+  for (const name of [BASE, SN1, SN3]) h.check(at(name));
+  h.same(at(SN3), 'qcow2', at(`${SN3}.raw`));
+  await worker.evaluate(() => globalThis.mend());
+  await page.click('[data-testid="apply"]');
+  await page.waitForSelector('[data-testid="result"][data-status="done"]');
+  assert.equal(h.backingOf(at(SN3)), BASE);
+  assert.equal(h.backingOf(at(SN1)), '');
+  for (const name of [BASE, SN1, SN3]) h.check(at(name));
+  h.same(at(SN3), 'qcow2', at(`${SN3}.raw`));
+  h.same(at(SN1), 'qcow2', at(`${SN2}.raw`));
+});
+
+test('files that cannot be written are offered as they would be', async () => {
+  const locked = await h.start({ write: 2 });
+  const open = page;
+  try {
+    page = locked.page;
+    await chain();
+    const files = hashes();
+    await stage('commit', { top: SN2, base: SN1 });
+    await stage('pull', { top: SN3, base: BASE });
+    const done = await apply();
+    assert.equal(done.status, 'done', done.text);
+    const saved = join(dir, 'saved');
+    await mkdir(saved);
+    await cp(at(BASE), join(saved, BASE));
+    const buttons = page.locator('[data-testid="save"]');
+    assert.deepEqual((await buttons.evaluateAll((all) => all.map((b) => b.dataset.name))).sort(), [SN1, SN3]);
+    for (const button of await buttons.all()) {
+      const [download] = await Promise.all([page.waitForEvent('download'), button.click()]);
+      await download.saveAs(join(saved, await button.getAttribute('data-name')));
+    }
+    for (const [name, raw] of [[SN1, SN2], [SN3, SN3]]) {
+      h.check(join(saved, name));
+      assert.equal(h.backingOf(join(saved, name)), BASE);
+      h.same(join(saved, name), 'qcow2', at(`${raw}.raw`));
+    }
+    assert.deepEqual(hashes(), files, 'the files given are as they were');
+    await staged(2);
+  } finally {
+    page = open;
+    await locked.close();
+  }
 });

@@ -26,8 +26,12 @@ pub enum Answer {
     Stack(Stack),
     /// The last wish was not fulfilled, and nothing has changed: why.
     Failed(String),
-    /// How far the applying is: the change with this number, and what is done for it.
-    Applying { nth: usize, progress: Progress },
+    /// How far the applying is: the change with this number, and what is done for it. No number
+    /// while the files are copied, as not all can be written in place.
+    Applying {
+        nth: Option<usize>,
+        progress: Progress,
+    },
     /// The applying has ended. What is staged still, and the tree, were sent before.
     Applied(Outcome),
 }

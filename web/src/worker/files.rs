@@ -42,6 +42,13 @@ impl Entry {
         chain::file_name(&self.path)
     }
 
+    /// Whether it can be written in its place. Gifts in `read_only` may not be.
+    #[must_use]
+    pub fn writable(&self, read_only: &[u32]) -> bool {
+        let allowed = self.handle.is_some() && !read_only.contains(&self.gift);
+        allowed || self.private || self.planned
+    }
+
     /// It was staged and taken back: there is no such file.
     #[must_use]
     pub fn gone(&self) -> bool {

@@ -220,7 +220,7 @@ impl Bench {
         let asked = self.gifts.ask(&gifts);
         self.dispatch(Action::Staging(Busy::Applying {
             all: changes.len(),
-            nth: 0,
+            nth: None,
             progress: None,
             cancelling: false,
         }));

@@ -86,7 +86,9 @@ pub fn staged_view(props: &StagedViewProperties) -> Html {
                 </ol>
             }
             if let Some(Busy::Applying { nth, all, progress, cancelling }) = &staged.busy {
-                <p class="quiet">{ format!("Change {} of {all}", nth + 1) }</p>
+                if let Some(nth) = nth {
+                    <p class="quiet">{ format!("Change {} of {all}", nth + 1) }</p>
+                }
                 { bar(progress.as_ref(), *cancelling) }
             }
             if let Some(result) = &staged.result {
@@ -117,8 +119,8 @@ pub fn staged_view(props: &StagedViewProperties) -> Html {
 /// What is being done with a change.
 fn doing(staged: &Staged, nth: usize) -> Option<&'static str> {
     match &staged.busy {
-        Some(Busy::Applying { nth: now, .. }) if nth < *now => Some("in place"),
-        Some(Busy::Applying { nth: now, .. }) if nth == *now => Some("being written"),
+        Some(Busy::Applying { nth: Some(now), .. }) if nth < *now => Some("in place"),
+        Some(Busy::Applying { nth: Some(now), .. }) if nth == *now => Some("being written"),
         _ => None,
     }
 }

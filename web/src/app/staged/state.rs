@@ -26,7 +26,7 @@ pub enum Busy {
         /// Number of changes there were.
         all: usize,
         /// The one that is being carried out.
-        nth: usize,
+        nth: Option<usize>,
         progress: Option<Progress>,
         cancelling: bool,
     },

@@ -4,7 +4,9 @@
 //! into it, shows what would be. Nothing is written before the changes are applied: then each is
 //! planned anew on the real files and carried out like any other, one after the other.
 
-use super::execute::is_unchanged;
+mod save;
+
+use super::execute::{Stopped, is_unchanged};
 use super::files::Origin;
 use super::operation;
 use super::session::{Marks, Session, sentence};
@@ -15,10 +17,10 @@ use backchain::chain::Fingerprint;
 use backchain::stage::Trial;
 use backchain::{Preview as Sum, Source};
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Milliseconds of work before messages are let in.
-const TURN: f64 = 25.0;
+pub(super) const TURN: f64 = 25.0;
 /// Bytes of memory for all changes together.
 const MEMORY: u64 = 512 << 20;
 
@@ -271,8 +273,19 @@ async fn apply(
     stop: &Cell<bool>,
     tell: &dyn Fn(Answer),
 ) -> Outcome {
-    if let Err(why) = check(session, read_only).await {
+    if let Err(why) = unchanged(session).await {
         return failed(why, vec!["Nothing was written.".to_owned()]);
+    }
+    let changed = session.staged.done.iter().flat_map(|c| c.files.keys());
+    let changed: BTreeSet<usize> = changed.copied().collect();
+    let changed: Vec<usize> = changed.into_iter().collect();
+    let entry = |nth: &usize| session.files.0.get(*nth);
+    if !changed
+        .iter()
+        .filter_map(entry)
+        .all(|entry| entry.writable(read_only))
+    {
+        return save_copies(session, &changed, stop, tell).await;
     }
     let undone = std::mem::take(&mut session.staged.undone);
     let changes = take_all(session);
@@ -280,7 +293,7 @@ async fn apply(
     let all = changes.len();
     let mut notes = Vec::new();
     let mut saved: Vec<Saved> = Vec::new();
-    let mut made = Vec::new();
+    let (mut made, mut done) = (Vec::new(), Vec::new());
     let mut ended: Option<Outcome> = None;
     let mut left = Vec::new();
     for (nth, change) in changes.into_iter().enumerate() {
@@ -288,6 +301,7 @@ async fn apply(
             left.push(change);
             continue;
         }
+        let nth = Some(nth);
         let report = |progress: Progress| tell(Answer::Applying { nth, progress });
         let operation = &change.operation;
         let known = session.files.0.len();
@@ -295,6 +309,7 @@ async fn apply(
         if outcome.status == Status::Done {
             settle(session, change.made, known);
             notes.extend(outcome.notes);
+            done.push(change.told.summary);
             let in_storage = change.made.filter(|&nth| {
                 let entry = session.files.0.get(nth);
                 entry.is_some_and(|entry| entry.private)
@@ -324,11 +339,15 @@ async fn apply(
             saved,
         };
     };
-    let in_place = all - left.len();
-    let mut told = vec![match in_place {
-        0 => "None of the changes is in place.".to_owned(),
-        n => format!("In place: the first {n} of {all} changes. The others stay staged."),
-    }];
+    let mut told: Vec<String> = done
+        .iter()
+        .map(|what| format!("In place: {what}"))
+        .collect();
+    if done.is_empty() {
+        told.push("None of the changes is in place.".to_owned());
+    } else {
+        told.push("What is not in place stays staged.".to_owned());
+    }
     told.extend(ended.notes);
     stop.set(false);
     told.extend(stage_again(session, left, undone, stop).await);
@@ -382,28 +401,49 @@ async fn stage_again(
     problem
 }
 
-/// Whether everything can be written, and every file is what it was.
-async fn check(session: &Session, read_only: &[u32]) -> Result<(), String> {
-    let changes = &session.staged.done;
-    for change in changes {
-        for &(nth, before) in &change.read {
-            if let Some(entry) = session.files.0.get(nth) {
-                is_unchanged(entry, before).await?;
-            }
-        }
-        let locked = change.files.keys().find_map(|&nth| {
-            let entry = session.files.0.get(nth)?;
-            let strategy = super::write::Strategy::of(entry, read_only);
-            (!strategy.in_place()).then_some(entry)
-        });
-        if let Some(entry) = locked.filter(|_| changes.len() > 1) {
-            return Err(format!(
-                "{} cannot be written here, so one change cannot follow the other. Apply them one at a time, and give the saved file to the page each time.",
-                entry.name()
-            ));
+/// Whether every file is what it was when the changes were tried.
+async fn unchanged(session: &Session) -> Result<(), String> {
+    for (nth, before) in session.staged.done.iter().flat_map(|change| &change.read) {
+        if let Some(entry) = session.files.0.get(*nth) {
+            is_unchanged(entry, *before).await?;
         }
     }
     Ok(())
+}
+
+/// Saves what the changes make of the files, as not all of them can be written in place.
+async fn save_copies(
+    session: &Session,
+    changed: &[usize],
+    stop: &Cell<bool>,
+    tell: &dyn Fn(Answer),
+) -> Outcome {
+    let report = |progress| {
+        tell(Answer::Applying {
+            nth: None,
+            progress,
+        });
+    };
+    // Nobody needs what is no longer valid.
+    let gone = |nth: &&usize| session.invalid.contains(nth) || session.merged.contains(nth);
+    let wanted: Vec<usize> = changed.iter().filter(|nth| !gone(nth)).copied().collect();
+    match save::copies(session, &wanted, stop, &report).await {
+        Ok(saved) => Outcome {
+            status: Status::Done,
+            message: "The changed files are ready: save them.".to_owned(),
+            notes: vec![
+                "Not all of your files can be written here, so all of them are as they were, and the changes stay staged. The new files are below; links between them hold when they replace the old ones.".to_owned(),
+            ],
+            saved,
+        },
+        Err(Stopped::Cancelled) => Outcome {
+            status: Status::Cancelled,
+            ..failed("Stopped. All files are as they were.".to_owned(), Vec::new())
+        },
+        Err(Stopped::Failed { why, .. }) => {
+            failed(why, vec!["All files are as they were.".to_owned()])
+        }
+    }
 }
 
 fn failed(message: String, notes: Vec<String>) -> Outcome {
