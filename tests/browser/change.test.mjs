@@ -2,6 +2,7 @@
 // qemu-img.
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
+import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, open, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -474,5 +475,135 @@ describe('the cheapest way', () => {
     await page.waitForSelector('[data-testid="preview"][data-ready="true"] [data-testid="ways"]');
     const commit = page.locator('[data-testid="way"]', { hasText: 'Commit top.qcow2 into base.qcow2' });
     assert.match(await commit.innerText(), /refused[^]*branch\.qcow2/);
+  });
+});
+
+describe('menus, drags and keys', () => {
+  const demo = async () => {
+    await page.click('[data-testid="demo"]');
+    await page.waitForSelector('[data-name="Snap-4.qcow2"]');
+  };
+  const focusOn = (id) => page.waitForFunction((wanted) => document.activeElement?.dataset.testid === wanted, id);
+  const focused = () => page.evaluate(() => document.activeElement?.dataset.testid);
+
+  test('a menu is walked through by keys, and gives the focus back', async () => {
+    await demo();
+    await page.focus('[data-testid="menu-snapshots"]');
+    await page.keyboard.press('Enter');
+    await page.waitForSelector('[role="menu"]');
+    assert.equal(await focused(), 'op-overlay');
+    await page.keyboard.press('ArrowDown');
+    assert.equal(await focused(), 'op-go-back');
+    await page.keyboard.press('End');
+    assert.equal(await focused(), 'op-delete-snapshot');
+    await page.keyboard.press('ArrowDown');
+    assert.equal(await focused(), 'op-overlay');
+    await page.keyboard.press('Escape');
+    await page.waitForSelector('[role="menu"]', { state: 'detached' });
+    await focusOn('menu-snapshots');
+    await page.keyboard.press('Enter');
+    await page.keyboard.press('s');
+    await page.waitForSelector('[data-testid="operation"][aria-label="Take internal snapshot"]');
+  });
+
+  test('a layer has a menu of its own, by mouse, by key and by button', async () => {
+    await demo();
+    await page.click('[data-name="Snap-2.qcow2"]', { button: 'right' });
+    await page.waitForSelector('[role="menu"][aria-label="Actions for Snap-2.qcow2"]');
+    assert.equal(await page.locator('[role="menuitem"]').count(), 15);
+    await page.click('[role="menuitem"][data-testid="op-export"]');
+    await page.waitForSelector('[data-testid="operation"][aria-label="Export"]');
+    assert.equal(await page.inputValue('[data-testid="top"]'), 'Snap-2.qcow2');
+    await page.keyboard.press('Escape');
+
+    await page.focus('[data-name="Snap-2.qcow2"]');
+    await page.keyboard.press('ArrowRight');
+    await page.waitForFunction(() => document.activeElement?.dataset.name === 'Snap-3.qcow2');
+    await page.keyboard.press('Shift+F10');
+    await page.waitForSelector('[role="menu"][aria-label="Actions for Snap-3.qcow2"]');
+    await page.keyboard.press('z');
+    await page.waitForSelector('[data-testid="operation"][aria-label="Resize"]');
+    assert.equal(await page.inputValue('[data-testid="top"]'), 'Snap-3.qcow2');
+    await page.keyboard.press('Escape');
+
+    await page.click('[data-name="Snap-1.qcow2"]');
+    await page.click('[data-testid="actions"]');
+    await page.waitForSelector('[role="menu"][aria-label="Actions for Snap-1.qcow2"]');
+    await page.keyboard.press('Escape');
+    await focusOn('actions');
+  });
+
+  test('a base dragged onto its overlay asks whether to pull or to rebase', async () => {
+    await demo();
+    await page.dragAndDrop('[data-name="Snap-1.qcow2"]', '[data-name="Snap-3.qcow2"]');
+    await page.waitForSelector('[data-testid="ask"]');
+    const said = await page.innerText('[data-testid="ask"]');
+    assert.match(said, /Pull Snap-2\.qcow2, Snap-1\.qcow2 into Snap-3\.qcow2/);
+    assert.match(said, /Rebase Snap-3\.qcow2 onto Snap-1\.qcow2/);
+    await page.keyboard.press('Escape');
+    await page.waitForSelector('[data-testid="ask"]', { state: 'detached' });
+    assert.equal(await page.$('[data-testid="operation"]'), null);
+
+    await page.dragAndDrop('[data-name="Snap-1.qcow2"]', '[data-name="Snap-3.qcow2"]');
+    await page.click('[data-testid="ask-rebase"]');
+    await page.waitForSelector('[data-testid="operation"][aria-label="Rebase"]');
+    assert.equal(await page.inputValue('[data-testid="top"]'), 'Snap-3.qcow2');
+    assert.equal(await page.inputValue('[data-testid="base"]'), 'Snap-1.qcow2');
+  });
+
+  test('the keys are told, and each one that is told opens its form', async () => {
+    await demo();
+    await page.keyboard.press('?');
+    await page.waitForSelector('dialog[open] [data-testid="dialog-close"]');
+    assert.match(await page.innerText('[data-testid="keys"]'), /Take internal snapshot/);
+    // A key meant for the page does nothing behind the dialog.
+    await page.keyboard.press('c');
+    await page.keyboard.press('Escape');
+    await page.waitForSelector('[data-testid="keys"]', { state: 'detached' });
+    assert.equal(await page.$('[data-testid="operation"]'), null);
+    const forms = { c: 'Commit', n: 'New overlay', g: 'Go back to a layer', k: 'Repair', a: 'Amend', t: 'Bitmaps', i: 'New image', e: 'Export', v: 'Revert to internal snapshot', d: 'Delete internal snapshot' };
+    for (const [key, label] of Object.entries(forms)) {
+      await page.keyboard.press(key);
+      await page.waitForSelector(`[data-testid="operation"][aria-label="${label}"]`);
+      await page.waitForSelector('[data-testid="preview"][data-ready="true"]');
+      await page.keyboard.press('Escape');
+    }
+  });
+
+  test('the same as command lines can be copied, and qemu-img takes what it says', async () => {
+    await session.context.grantPermissions(['clipboard-read', 'clipboard-write']);
+    chain();
+    const view = remember('top.qcow2');
+    await dropFolder();
+    const copied = async () => {
+      await page.waitForSelector('[data-testid="preview"][data-ready="true"] [data-testid="commands"]');
+      await page.click('[data-testid="commands"]');
+      await page.click('[data-testid="copy-qemu-img"]');
+      await page.waitForFunction(() => /Copied/.test(document.querySelector('[data-testid="copy-qemu-img"]').innerText));
+      return page.evaluate(() => navigator.clipboard.readText());
+    };
+    const follow = (line) => execFileSync('sh', ['-c', line], { cwd: dir });
+
+    await h.choose(page, 'export', { top: 'top.qcow2' });
+    await fill({ name: 'copy.qcow2', compress: 'zstd', cluster: '128K' });
+    follow(await copied());
+    h.same(at('copy.qcow2'), 'qcow2', view);
+    assert.equal(info('copy.qcow2')['format-specific'].data['compression-type'], 'zstd');
+
+    await h.choose(page, 'overlay', { top: 'top.qcow2' });
+    await fill({ name: 'over it.qcow2' });
+    follow(await copied());
+    assert.equal(info('over it.qcow2')['backing-filename'], 'top.qcow2');
+    h.same(at('over it.qcow2'), 'qcow2', view);
+
+    await h.choose(page, 'snapshot', { top: 'top.qcow2' });
+    await fill({ 'snapshot-name': "it's" });
+    follow(await copied());
+    assert.deepEqual(snapshots('top.qcow2'), ["it's"]);
+
+    await h.choose(page, 'create');
+    await fill({ name: 'fresh.qcow2', size: '20M', 'refcount-bits': '8' });
+    follow(await copied());
+    assert.equal(info('fresh.qcow2')['virtual-size'], 20 << 20);
   });
 });

@@ -12,6 +12,9 @@ pub struct LayerDetailsProperties {
     pub details: Option<Rc<Details>>,
     pub onclose: Callback<()>,
     pub onsave: Callback<LayerId>,
+    /// Opens the menu of what can be done with the layer.
+    #[prop_or_default]
+    pub onactions: Option<Callback<MouseEvent>>,
 }
 
 #[function_component(LayerDetails)]
@@ -24,6 +27,11 @@ pub fn layer_details(props: &LayerDetailsProperties) -> Html {
         <section class="panel" data-testid="details" aria-label={format!("Details of {}", layer.name)}>
             <header class="panel__head">
                 <Title level={Level::H2} size={Size::Large}>{ &layer.name }</Title>
+                if let Some(onactions) = &props.onactions {
+                    <button type="button" class="pf-v6-c-button pf-m-secondary pf-m-small push" data-testid="actions" aria-haspopup="menu" onclick={onactions.clone()}>
+                        { "Actions " }<i class="fas fa-caret-down" aria-hidden="true" />
+                    </button>
+                }
                 <button type="button" class="icon-button push" data-testid="save-copy" title="Save a copy" aria-label={format!("Save a copy of {}", layer.name)} onclick={save}>
                     <i class="fas fa-download" aria-hidden="true" />
                 </button>

@@ -78,6 +78,14 @@ pub fn use_keys(onkey: Callback<String>) {
             if event.ctrl_key() || event.alt_key() || event.meta_key() || event.repeat() {
                 return;
             }
+            // What is in front of the page has its own keys.
+            let document = gloo::utils::document();
+            if document
+                .query_selector("dialog[open]")
+                .is_ok_and(|open| open.is_some())
+            {
+                return;
+            }
             let field = event
                 .target()
                 .and_then(|target| target.dyn_into::<Element>().ok())

@@ -100,6 +100,9 @@ pub struct MenuProperties {
     /// Where it opens, in CSS pixels of the window; below what is before it unless given.
     #[prop_or_default]
     pub at: Option<(i32, i32)>,
+    /// Without what each is for.
+    #[prop_or_default]
+    pub brief: bool,
     pub onchoose: Callback<Kind>,
     pub onclose: Callback<()>,
 }
@@ -137,13 +140,15 @@ pub fn menu(props: &MenuProperties) -> Html {
                 });
             move || {
                 drop(outside);
-                let document = gloo::utils::document();
-                let lost = document
-                    .active_element()
-                    .is_none_or(|now| now.tag_name() == "BODY");
-                if let Some(before) = before.filter(|_| lost) {
-                    let _ = before.focus();
-                }
+                // Once the menu is gone, and unless the focus went elsewhere.
+                gloo::timers::callback::Timeout::new(0, move || {
+                    let now = gloo::utils::document().active_element();
+                    let lost = now.is_none_or(|now| now.tag_name() == "BODY");
+                    if let Some(before) = before.filter(|_| lost) {
+                        let _ = before.focus();
+                    }
+                })
+                .forget();
             }
         });
     }
@@ -192,7 +197,7 @@ pub fn menu(props: &MenuProperties) -> Html {
         .map(|(x, y)| format!("position:fixed;left:{x}px;top:{y}px"));
     let several = props.groups.len() > 1;
     html! {
-        <div ref={node} class="pf-v6-c-menu menu" data-testid="menu" {style} {onkeydown}>
+        <div ref={node} class={classes!("pf-v6-c-menu", "menu", props.brief.then_some("menu--brief"))} data-testid="menu" {style} {onkeydown}>
             <div class="pf-v6-c-menu__content" role="menu" aria-label={props.label.clone()}>
                 { for props.groups.iter().map(|&group| {
                     let (id, label) = text::group(group);
@@ -202,7 +207,7 @@ pub fn menu(props: &MenuProperties) -> Html {
                                 <div class="pf-v6-c-menu__group-title" aria-hidden="true">{ label }</div>
                             }
                             <ul class="pf-v6-c-menu__list" role="none">
-                                { for group.kinds().iter().map(|&kind| item(kind, &props.onchoose)) }
+                                { for group.kinds().iter().map(|&kind| item(kind, props.brief, &props.onchoose)) }
                             </ul>
                         </section>
                     }
@@ -212,7 +217,7 @@ pub fn menu(props: &MenuProperties) -> Html {
     }
 }
 
-fn item(kind: Kind, onchoose: &Callback<Kind>) -> Html {
+fn item(kind: Kind, brief: bool, onchoose: &Callback<Kind>) -> Html {
     let words = text::words(kind);
     html! {
         <li key={words.id} class="pf-v6-c-menu__list-item" role="none">
@@ -230,7 +235,9 @@ fn item(kind: Kind, onchoose: &Callback<Kind>) -> Html {
                     <span class="pf-v6-c-menu__item-text">{ words.label }</span>
                     <kbd aria-hidden="true">{ words.key }</kbd>
                 </span>
-                <span class="pf-v6-c-menu__item-description">{ words.what }</span>
+                if !brief {
+                    <span class="pf-v6-c-menu__item-description">{ words.what }</span>
+                }
             </button>
         </li>
     }

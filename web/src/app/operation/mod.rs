@@ -1,5 +1,7 @@
 //! An operation: its form, its preview, the run and the result.
 
+pub mod actions;
+pub mod ask;
 pub mod form;
 pub mod menu;
 pub mod preview;

@@ -5,8 +5,11 @@ use crate::app::bench::Bench;
 use crate::app::bench::model::Action;
 use crate::app::chain::Chain;
 use crate::app::details::LayerDetails;
+use crate::app::keys::Keys;
 use crate::app::look::{Lens, LookView};
 use crate::app::operation::OperationView;
+use crate::app::operation::actions::{LayerMenu, Opened};
+use crate::app::operation::ask::Ask;
 use crate::app::operation::menu::Operations;
 use crate::app::operation::propose::dragged;
 use crate::app::recent::RecentFiles;
@@ -92,12 +95,19 @@ pub fn files_page(props: &FilesPageProperties) -> Html {
         Callback::from(move |layer: LayerId| bench.dispatch(Action::Select(Some(layer))))
     };
     let deselect = on(|bench| bench.dispatch(Action::Select(None)));
+    // What a drag may have meant, while that is asked.
+    let asked = use_state(Vec::new);
     let dragged_onto = {
-        let bench = bench.clone();
+        let (bench, asked) = (bench.clone(), asked.clone());
         Callback::from(move |(top, onto): (LayerId, LayerId)| {
-            let meant = dragged(&bench.model.tree, top, onto);
-            if let Some(first) = meant.into_iter().next() {
-                bench.dispatch(Action::Propose(first));
+            let mut meant = dragged(&bench.model.tree, top, onto);
+            match (meant.len(), meant.pop()) {
+                (1, Some(only)) => bench.dispatch(Action::Propose(only)),
+                (_, Some(last)) => {
+                    meant.push(last);
+                    asked.set(meant);
+                }
+                (_, None) => {}
             }
         })
     };
@@ -105,9 +115,49 @@ pub fn files_page(props: &FilesPageProperties) -> Html {
         let bench = bench.clone();
         Callback::from(move |layer: LayerId| bench.send(&Request::Copy { layer }))
     };
+    let answered = {
+        let (bench, asked) = (bench.clone(), asked.clone());
+        Callback::from(move |operation| {
+            asked.set(Vec::new());
+            bench.dispatch(Action::Propose(operation));
+        })
+    };
+    let unasked = {
+        let asked = asked.clone();
+        Callback::from(move |()| asked.set(Vec::new()))
+    };
+    let opened = use_state(|| None::<Opened>);
+    let oncontextmenu = {
+        let (bench, opened) = (bench.clone(), opened.clone());
+        Callback::from(move |event: MouseEvent| {
+            if let Some(at) = Opened::at(&bench.model.tree, &event) {
+                event.prevent_default();
+                opened.set((!bench.model.running()).then_some(at));
+            }
+        })
+    };
+    let choose_for = {
+        let bench = bench.clone();
+        Callback::from(move |(layer, kind): (LayerId, Kind)| {
+            bench.dispatch(Action::Select(Some(layer)));
+            bench.dispatch(Action::Choose(kind));
+        })
+    };
+    let onactions = {
+        let (bench, opened) = (bench.clone(), opened.clone());
+        Callback::from(move |event: MouseEvent| {
+            let layer = bench.model.selected.filter(|_| !bench.model.running());
+            opened.set(layer.and_then(|layer| Opened::below(layer, &event)));
+        })
+    };
+    let keys = use_state(|| false);
+    let show_keys = {
+        let keys = keys.clone();
+        Callback::from(move |shown: bool| keys.set(shown))
+    };
     let lens = use_state(|| None::<Lens>);
     use_keys({
-        let lens = lens.clone();
+        let (lens, show_keys) = (lens.clone(), show_keys.clone());
         let (bench, choose, cancel, onfiles) = (
             bench.clone(),
             choose.clone(),
@@ -118,6 +168,7 @@ pub fn files_page(props: &FilesPageProperties) -> Html {
             "Escape" if bench.model.form.is_some() => cancel.emit(()),
             "Escape" => bench.dispatch(Action::Select(None)),
             "o" => onfiles.emit(()),
+            "?" => show_keys.emit(true),
             key if Lens::ALL.iter().any(|lens| lens.words().2 == key) => {
                 let pressed = Lens::ALL.into_iter().find(|lens| lens.words().2 == key);
                 lens.set(pressed.filter(|_| *lens != pressed));
@@ -164,9 +215,9 @@ pub fn files_page(props: &FilesPageProperties) -> Html {
                     <RecentFiles bench={bench.clone()} />
                 </Welcome>
             } else {
-                <FilesHead layers={model.tree.layers.len()} {onfiles} {ondemo} onclear={on(Bench::clear)} />
+                <FilesHead layers={model.tree.layers.len()} {onfiles} {ondemo} onclear={on(Bench::clear)} onkeys={show_keys.reform(|()| true)} />
                 <Operations chosen={model.form.as_ref().map(|form| form.operation.kind)} disabled={model.running()} onchoose={choose} />
-                <section class="panel panel--chain" aria-label="The chain">
+                <section class="panel panel--chain" aria-label="The chain" {oncontextmenu}>
                     <Chain tree={model.tree.clone()} selected={model.selected} onselect={select.clone()} ondragonto={dragged_onto} />
                 </section>
                 <StagedView
@@ -200,13 +251,20 @@ pub fn files_page(props: &FilesPageProperties) -> Html {
                         />
                     }
                     if let Some(layer) = selected {
-                        <LayerDetails {layer} details={model.details.clone()} onclose={deselect} onsave={save} />
+                        <LayerDetails {layer} details={model.details.clone()} onclose={deselect} onsave={save} onactions={Some(onactions)} />
                     } else if model.form.is_none() {
                         <p class="hint">
                             { "Choose a layer to look inside, or an operation above. Dragging one layer onto another proposes one, too." }
                         </p>
                     }
                 </div>
+            }
+            <LayerMenu tree={model.tree.clone()} {opened} onchoose={choose_for} />
+            if !asked.is_empty() {
+                <Ask tree={model.tree.clone()} meant={(*asked).clone()} onchoose={answered} onclose={unasked} />
+            }
+            if *keys {
+                <Keys onclose={show_keys.reform(|()| false)} />
             }
             <input ref={file_input} type="file" multiple=true hidden=true data-testid="file-input" onchange={chosen.clone()} />
             <input ref={folder_input} type="file" multiple=true hidden=true webkitdirectory=true data-testid="folder-input" onchange={chosen} />
@@ -223,6 +281,7 @@ struct FilesHeadProperties {
     onfiles: Callback<()>,
     ondemo: Callback<()>,
     onclear: Callback<()>,
+    onkeys: Callback<()>,
 }
 
 /// The page's title, and what concerns all files.
@@ -248,6 +307,9 @@ fn files_head(props: &FilesHeadProperties) -> Html {
                 { button("pf-m-secondary", "open-files", "Add files", &props.onfiles) }
                 { button("pf-m-link", "demo", "Demo", &props.ondemo) }
                 { button("pf-m-link", "clear", "Close all", &props.onclear) }
+                <button type="button" class="icon-button" data-testid="show-keys" title="Keys (?)" aria-label="Keys" aria-keyshortcuts="?" onclick={click(&props.onkeys)}>
+                    <i class="fas fa-keyboard" aria-hidden="true" />
+                </button>
             </div>
         </div>
     }
