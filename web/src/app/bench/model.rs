@@ -225,7 +225,7 @@ impl Model {
                 self.tree = Rc::new(tree);
                 self.details = None;
                 self.looks = Looks::default();
-                self.course.peeked = Rc::default();
+                self.course.forget();
                 let here = |id: LayerId| self.tree.layer(id).is_some();
                 self.selected = self.selected.filter(|&id| here(id));
                 // A plan made for the files as they were is no longer true.

@@ -10,8 +10,11 @@
 //! ```
 //!
 //! Each line is one thing to do, in order. `START+LENGTH=BYTE` fills a range (in hex; 00 is a
-//! deletion), `START"text"` writes text. `K` and `M` are binary. A layer has its backing file's
+//! deletion), `START"text"` writes text, with zeros up to [`FIELD`] bytes behind it. `K` and `M` are binary. A layer has its backing file's
 //! size unless it says one, and is qcow2 unless it says `raw`.
+
+/// Bytes that a text takes at least: a shorter one leaves nothing of a longer one.
+pub const FIELD: u64 = 64;
 
 /// What a guest wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +37,7 @@ impl Written {
     pub fn end(&self) -> u64 {
         let len = match &self.what {
             What::Fill(len, _) => *len,
-            What::Text(text) => text.len() as u64,
+            What::Text(text) => FIELD.max(text.len() as u64),
         };
         self.start.saturating_add(len)
     }

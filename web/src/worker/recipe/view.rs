@@ -110,6 +110,7 @@ impl ReadAt for View {
                 What::Text(text) => {
                     let skip = usize::try_from(offset.saturating_sub(written.start));
                     let text = text.as_bytes().iter().skip(skip.unwrap_or(usize::MAX));
+                    part.fill(0);
                     part.iter_mut().zip(text).for_each(|(to, &from)| *to = from);
                 }
             }
@@ -144,7 +145,8 @@ mod tests {
         };
         assert_eq!(read(0), [0x11; 4]);
         assert_eq!(read(65534), *b"\x11tex");
-        assert_eq!(read(65537), *b"xt\x22\x22");
+        assert_eq!(read(65537), *b"xt\0\0");
+        assert_eq!(read(65597), [0, 0, 0x22, 0x22]);
         assert_eq!(read(300 << 10), [0; 4]);
     }
 

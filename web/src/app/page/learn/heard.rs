@@ -13,9 +13,17 @@ pub struct Course {
     pub folder: Option<Rc<str>>,
     /// What the layers' guests read, as the tree is now; empty while that is not known.
     pub peeked: Rc<[Peeked]>,
+    /// Number of trees so far.
+    pub trees: u32,
 }
 
 impl Course {
+    /// There is a new tree: what was known of the last one is not true any more.
+    pub fn forget(&mut self) {
+        self.peeked = Rc::default();
+        self.trees = self.trees.wrapping_add(1);
+    }
+
     pub fn hear(&mut self, answer: Answer) {
         match answer {
             Answer::Done { folder } => {

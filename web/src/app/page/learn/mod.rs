@@ -1,23 +1,22 @@
 //! The course: lessons on live chains.
 
+pub mod act;
+pub mod chain;
+pub mod figure;
+pub mod goal;
 pub mod heard;
+pub mod index;
+pub mod keeper;
+pub mod lesson;
+pub mod lessons;
+pub mod live;
+pub mod page;
+pub mod player;
+pub mod progress;
+pub mod question;
+pub mod steps;
+pub mod tables;
+pub mod text;
 
-use yew::prelude::*;
-
-/// The table of contents.
-#[function_component(LearnPage)]
-pub fn learn_page() -> Html {
-    html! { <h1 class="page-head__title" tabindex="-1">{ "Learn" }</h1> }
-}
-
-#[derive(Clone, PartialEq, Properties)]
-pub struct LessonPageProperties {
-    /// The lesson's name, as in its address.
-    pub lesson: AttrValue,
-}
-
-/// One lesson.
-#[function_component(LessonPage)]
-pub fn lesson_page(props: &LessonPageProperties) -> Html {
-    html! { <h1 class="page-head__title" tabindex="-1">{ &props.lesson }</h1> }
-}
+pub use index::LearnPage;
+pub use page::LessonPage;

@@ -1,0 +1,108 @@
+//! The chain of a lesson as it is, drawn as the source document draws its figures.
+
+use super::goal::stem;
+use crate::app::diagram::{Diagram, DiagramBox};
+use crate::app::text;
+use crate::protocol::{Layer, LayerId, Role, State, Tree};
+use std::rc::Rc;
+use yew::prelude::*;
+
+#[derive(Clone, PartialEq, Properties)]
+pub struct LiveFigureProperties {
+    pub tree: Rc<Tree>,
+    #[prop_or_default]
+    pub selected: Option<LayerId>,
+    #[prop_or_default]
+    pub onselect: Callback<LayerId>,
+    /// Where data goes: from layer to layer.
+    #[prop_or_default]
+    pub flow: Vec<(LayerId, LayerId)>,
+    /// Not told yet: which layers are invalid.
+    #[prop_or_default]
+    pub veiled: bool,
+}
+
+#[function_component(LiveFigure)]
+pub fn live_figure(props: &LiveFigureProperties) -> Html {
+    let boxes = use_memo((props.tree.clone(), props.veiled), |(tree, veiled)| {
+        boxes(tree, *veiled)
+    });
+    html! {
+        <Diagram
+            {boxes}
+            compact=true
+            flow={props.flow.clone()}
+            selected={props.selected}
+            onselect={props.onselect.clone()}
+            label="The chain as it is"
+        />
+    }
+}
+
+fn boxes(tree: &Tree, veiled: bool) -> Vec<DiagramBox> {
+    let mut boxes: Vec<DiagramBox> = tree
+        .layers
+        .iter()
+        .map(|layer| drawn(layer, veiled))
+        .collect();
+    // What a layer names and nobody has is drawn as a gap.
+    let mut ghosts: Vec<&str> = Vec::new();
+    for (layer, drawn) in tree.layers.iter().zip(&mut boxes) {
+        if layer.state == State::Missing && layer.backing.is_none() {
+            let nth = ghosts
+                .iter()
+                .position(|name| *name == layer.backing_name)
+                .unwrap_or_else(|| {
+                    ghosts.push(&layer.backing_name);
+                    ghosts.len() - 1
+                });
+            drawn.backing = Some(ghost(nth));
+        }
+    }
+    boxes.extend(ghosts.iter().enumerate().map(|(nth, name)| DiagramBox {
+        id: ghost(nth),
+        backing: None,
+        dim: false,
+        class: classes!("layer--ghost"),
+        label: format!("{name} is missing").into(),
+        content: html! { <span class="layer__name">{ stem(name) }{ "?" }</span> },
+        hooks: None,
+    }));
+    boxes
+}
+
+fn ghost(nth: usize) -> u32 {
+    u32::MAX - u32::try_from(nth).unwrap_or_default()
+}
+
+fn drawn(layer: &Layer, veiled: bool) -> DiagramBox {
+    let state = match layer.state {
+        State::Invalid if veiled => State::Ok,
+        state => state,
+    };
+    let role = match layer.role {
+        Role::Base => "layer--base",
+        Role::Active if state == State::Ok => "layer--active",
+        _ => "",
+    };
+    let mut label = format!("{}, {}", stem(&layer.name), text::role(layer.role));
+    if !layer.backing_name.is_empty() {
+        label.push_str(&format!(", on {}", stem(&layer.backing_name)));
+    }
+    if state != State::Ok {
+        label.push_str(&format!(", {}", text::state(state)));
+    }
+    DiagramBox {
+        id: layer.id,
+        backing: layer.backing,
+        dim: state == State::Invalid || layer.role == Role::Spare,
+        class: classes!(role, format!("layer--{}", state.name())),
+        label: label.into(),
+        content: html! { <span class="layer__name">{ stem(&layer.name) }</span> },
+        hooks: Some([
+            layer.name.clone().into(),
+            layer.backing_name.clone().into(),
+            state.name().into(),
+        ]),
+    }
+}
