@@ -28,11 +28,14 @@ pub struct OperationViewProperties {
     pub onrun: Callback<()>,
     /// Stops a run, or closes the form.
     pub oncancel: Callback<()>,
-    /// Stages it instead of running it.
-    pub ontry: Callback<()>,
+    /// Stages it instead of running it, where that is offered.
+    #[prop_or_default]
+    pub ontry: Option<Callback<()>>,
     /// Number of changes that are staged already: then this one can only be staged, too.
+    #[prop_or_default]
     pub staged: usize,
     /// It is being staged.
+    #[prop_or_default]
     pub trying: bool,
 }
 
@@ -130,14 +133,14 @@ pub fn operation_view(props: &OperationViewProperties) -> Html {
                     >
                         { if running { "Running…" } else { "Run" } }
                     </button>
-                    if !running {
+                    if let Some(ontry) = props.ontry.as_ref().filter(|_| !running) {
                         <button
                             type="button"
                             class={classes!("pf-v6-c-button", if refused || props.staged == 0 { "pf-m-secondary" } else { "pf-m-primary" })}
                             data-testid="try"
                             title="Shows everything as it would be, and writes nothing"
                             disabled={props.trying || refused || preview.is_none()}
-                            onclick={props.ontry.reform(|_: MouseEvent| ())}
+                            onclick={ontry.reform(|_: MouseEvent| ())}
                         >
                             { if props.trying { "Trying…" } else { "Try it" } }
                         </button>
