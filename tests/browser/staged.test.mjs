@@ -219,6 +219,19 @@ test('a new overlay is staged, changed and built upon before it is there', async
   await page.waitForSelector('[data-testid="node"][data-name="new.qcow2"]');
   assert.equal((await h.nodes(page))['new.qcow2'].backing, SN3);
   assert.ok(!existsSync(at('new.qcow2')), 'it is not on the disk');
+  // The form is gone; the keyboard's place is the panel.
+  assert.equal(await page.evaluate(() => document.activeElement.dataset.testid), 'staged');
+  // A copy of it is what is shown.
+  await page.locator('[data-testid="node"][data-name="new.qcow2"]').click();
+  await page.waitForSelector('[data-testid="details"]');
+  const [download] = await Promise.all([page.waitForEvent('download'), page.click('[data-testid="save-copy"]')]);
+  await mkdir(join(dir, 'copy'));
+  const copy = join(dir, 'copy', 'new.qcow2');
+  await download.saveAs(copy);
+  for (const name of NAMES) await cp(at(name), join(dir, 'copy', name));
+  h.check(copy);
+  assert.equal(h.backingOf(copy), SN3);
+  h.same(copy, 'qcow2', at(`${SN3}.raw`));
   // The new layer takes part in what comes next.
   await stage('pull', { top: 'new.qcow2', base: SN1 });
   await stage('remove', { top: SN1, method: '1' });

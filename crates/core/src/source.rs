@@ -33,6 +33,14 @@ pub trait ReadAt: Shareable {
         Ok((offset < self.len()).then(|| offset..self.len()))
     }
 
+    /// The first range within `within` that may hold something else than zeros: what
+    /// [`ReadAt::data_at`] says, for sources that take long to look further.
+    fn data_in(&self, within: Range<u64>) -> io::Result<Option<Range<u64>>> {
+        let data = self.data_at(within.start)?;
+        let data = data.map(|data| data.start.max(within.start)..data.end.min(within.end));
+        Ok(data.filter(|data| data.start < data.end))
+    }
+
     /// Whether the file has no bytes.
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -180,6 +188,10 @@ impl<S: ReadAt> ReadAt for CachedSource<S> {
 
     fn data_at(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
         self.inner.data_at(offset)
+    }
+
+    fn data_in(&self, within: Range<u64>) -> io::Result<Option<Range<u64>>> {
+        self.inner.data_in(within)
     }
 }
 

@@ -42,6 +42,9 @@ pub fn layer_details(props: &LayerDetailsProperties) -> Html {
             if layer.path != layer.name {
                 <p class="quiet">{ &layer.path }</p>
             }
+            if layer.staged {
+                <p class="quiet">{ "Shown as the staged changes would leave it." }</p>
+            }
             if let Some(reason) = &layer.reason {
                 <Alert inline=true r#type={alert_type(layer.state)} title={sentence(text::state(layer.state))}>
                     <p>{ reason }</p>

@@ -167,11 +167,15 @@ async fn serve(session: &mut Session, request: Request, inbox: &Inbox) {
         Request::Copy { layer } => {
             let nth = usize::try_from(layer).unwrap_or(usize::MAX);
             let entry = session.files.0.get(nth);
-            if let Some(entry) = entry.filter(|entry| entry.staged.is_some()) {
-                send(&Event::Problem(format!(
-                    "{} has staged changes, and its file does not have them yet. Apply or discard them first.",
-                    entry.name()
-                )));
+            if entry.is_some_and(|entry| entry.staged.is_some()) {
+                // As it is shown.
+                match staged::save::copies(session, &[nth], &Cell::new(false), &|_| {}).await {
+                    Ok(saved) => saved
+                        .into_iter()
+                        .for_each(|saved| send(&Event::Copy(saved))),
+                    Err(Stopped::Failed { why, .. }) => send(&Event::Problem(why)),
+                    Err(Stopped::Cancelled) => {}
+                }
             } else if let Some(entry) = entry {
                 send(&Event::Copy(saved_file(entry)));
             }

@@ -144,9 +144,14 @@ impl ReadAt for FileSource {
     /// A browser does not tell where a file has holes, so they are found by looking for zeros.
     /// Each window is read for this only once.
     fn data_at(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
-        let mut at = offset;
+        self.data_in(offset..self.len)
+    }
+
+    fn data_in(&self, within: Range<u64>) -> io::Result<Option<Range<u64>>> {
+        let end = within.end.min(self.len);
+        let mut at = within.start;
         let mut start = None;
-        while at < self.len {
+        while at < end {
             let window = at - at % WINDOW;
             let grains = self.grains(window)?;
             let nth = (at - window) / GRAIN;
@@ -163,7 +168,7 @@ impl ReadAt for FileSource {
                 window + (nth + 1) * GRAIN
             };
         }
-        Ok(start.map(|start| start..self.len))
+        Ok(start.map(|start| start..end))
     }
 }
 

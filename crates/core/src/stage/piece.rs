@@ -77,12 +77,8 @@ impl Piece {
         if within.end - within.start < WORTH_ASKING {
             return Ok(Some(within));
         }
-        let data = source.data_at(at + within.start)?;
-        let data = data.map(|data| {
-            let inside = |host: u64| host.saturating_sub(*at).clamp(within.start, within.end);
-            inside(data.start)..inside(data.end)
-        });
-        Ok(data.filter(|data| data.start < data.end))
+        let data = source.data_in(at + within.start..at + within.end)?;
+        Ok(data.map(|data| data.start - at..data.end - at))
     }
 }
 

@@ -222,7 +222,6 @@ pub fn files_page(props: &FilesPageProperties) -> Html {
                 </section>
                 <StagedView
                     staged={model.staged.clone()}
-                    disabled={model.running()}
                     onwish={let bench = bench.clone(); move |wish| bench.staged(wish)}
                 />
                 { lenses(*lens, &onlens) }

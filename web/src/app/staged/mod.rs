@@ -9,7 +9,7 @@ use gloo::events::{EventListener, EventListenerOptions};
 use patternfly_yew::prelude::*;
 use state::{Busy, Staged};
 use wasm_bindgen::JsCast;
-use web_sys::{Element, KeyboardEvent};
+use web_sys::{Element, HtmlElement, KeyboardEvent};
 use yew::prelude::*;
 
 /// What can be done with the changes.
@@ -28,20 +28,30 @@ pub enum Wish {
 #[derive(Clone, PartialEq, Properties)]
 pub struct StagedViewProperties {
     pub staged: Staged,
-    /// Something else is being done.
-    pub disabled: bool,
     pub onwish: Callback<Wish>,
 }
 
 #[function_component(StagedView)]
 pub fn staged_view(props: &StagedViewProperties) -> Html {
-    let StagedViewProperties {
-        staged,
-        disabled,
-        onwish,
-    } = props;
+    let StagedViewProperties { staged, onwish } = props;
     let stack = &staged.stack;
-    use_undo_keys((!staged.is_empty() && !disabled).then(|| onwish.clone()));
+    use_undo_keys((!staged.is_empty()).then(|| onwish.clone()));
+    let panel = use_node_ref();
+    {
+        // The form that was staged is gone, and the keyboard's place with it.
+        let panel = panel.clone();
+        use_effect_with(stack.done.len() + stack.undone.len(), move |&changes| {
+            let lost = gloo::utils::document()
+                .active_element()
+                .is_none_or(|at| at.tag_name() == "BODY");
+            if let Some(panel) = panel.cast::<HtmlElement>()
+                && changes > 0
+                && lost
+            {
+                let _ = panel.focus();
+            }
+        });
+    }
     if staged.is_empty() && staged.result.is_none() {
         return Html::default();
     }
@@ -60,7 +70,7 @@ pub fn staged_view(props: &StagedViewProperties) -> Html {
                     type="button"
                     class={classes!("pf-v6-c-button", class)}
                     data-testid={id}
-                    disabled={*disabled || !possible}
+                    disabled={!possible}
                     onclick={onwish.reform(move |_: MouseEvent| wish)}
                 >
                     { label }
@@ -68,13 +78,13 @@ pub fn staged_view(props: &StagedViewProperties) -> Html {
             }
         };
     html! {
-        <section class="panel panel--staged" data-testid="staged" aria-label="Staged changes">
+        <section ref={panel} tabindex="-1" class="panel panel--staged" data-testid="staged" aria-label="Staged changes">
             <header class="panel__head">
                 <Title level={Level::H2} size={Size::Large}>{ "Staged changes" }</Title>
                 if !staged.is_empty() {
                     <div class="staged__tools" role="group" aria-label="Take back and put back">
-                        { icon("undo", "Undo", "Control+Z", "fa-undo", *disabled || count == 0, onwish.reform(|_| Wish::Undo)) }
-                        { icon("redo", "Redo", "Control+Shift+Z", "fa-redo", *disabled || stack.undone.is_empty(), onwish.reform(|_| Wish::Redo)) }
+                        { icon("undo", "Undo", "Control+Z", "fa-undo", count > 0, onwish.reform(|_| Wish::Undo)) }
+                        { icon("redo", "Redo", "Control+Shift+Z", "fa-redo", !stack.undone.is_empty(), onwish.reform(|_| Wish::Redo)) }
                     </div>
                 }
             </header>
@@ -163,9 +173,11 @@ fn icon(
     label: &'static str,
     keys: &'static str,
     icon: &'static str,
-    disabled: bool,
+    possible: bool,
     onclick: Callback<MouseEvent>,
 ) -> Html {
+    // A button that is switched off loses the keyboard's place: it says that it does nothing.
+    let onclick = possible.then_some(onclick);
     html! {
         <button
             type="button"
@@ -174,7 +186,7 @@ fn icon(
             aria-label={label}
             title={format!("{label} ({})", keys.replace("Control", "Ctrl"))}
             aria-keyshortcuts={keys}
-            {disabled}
+            aria-disabled={(!possible).then_some("true")}
             {onclick}
         >
             <i class={classes!("fas", icon)} aria-hidden="true" />

@@ -4,7 +4,7 @@
 //! into it, shows what would be. Nothing is written before the changes are applied: then each is
 //! planned anew on the real files and carried out like any other, one after the other.
 
-mod save;
+pub mod save;
 
 use super::execute::{Stopped, is_unchanged};
 use super::files::Origin;

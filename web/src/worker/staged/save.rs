@@ -19,7 +19,7 @@ const PIECE: u64 = 8 << 20;
 ///
 /// # Errors
 /// When it was stopped or failed. Files that were given are never touched.
-pub(super) async fn copies(
+pub async fn copies(
     session: &Session,
     wanted: &[usize],
     stop: &Cell<bool>,
