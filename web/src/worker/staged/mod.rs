@@ -274,7 +274,11 @@ async fn apply(
     tell: &dyn Fn(Answer),
 ) -> Outcome {
     if let Err(why) = unchanged(session).await {
-        return failed(why, vec!["Nothing was written.".to_owned()]);
+        let notes = vec![
+            "Nothing was written.".to_owned(),
+            "The staged changes were made for the files as they were: discard them, and stage them again.".to_owned(),
+        ];
+        return failed(why, notes);
     }
     let changed = session.staged.done.iter().flat_map(|c| c.files.keys());
     let changed: BTreeSet<usize> = changed.copied().collect();
