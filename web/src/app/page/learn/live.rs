@@ -34,7 +34,7 @@ pub struct LiveProperties {
 pub fn live(props: &LiveProperties) -> Html {
     let lesson = props.lesson;
     let bench = use_bench();
-    let player = use_player(bench, lesson);
+    let player = use_player(bench, lesson, props.onkill.clone());
     let bench = player.bench.clone();
     {
         let player = player.clone();
@@ -72,12 +72,8 @@ pub fn live(props: &LiveProperties) -> Html {
         });
     }
     let onkill = {
-        let (bench, onkill) = (bench.clone(), props.onkill.clone());
-        Callback::from(move |()| {
-            if let Some(folder) = bench.model.course.folder.clone() {
-                onkill.emit(folder);
-            }
-        })
+        let player = player.clone();
+        Callback::from(move |()| player.kill())
     };
     html! {
         <div class="lesson__columns">

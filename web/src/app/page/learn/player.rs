@@ -5,7 +5,7 @@ use super::lesson::{Act, Lesson};
 use crate::app::bench::Bench;
 use crate::app::bench::model::{Action, Stage};
 use crate::protocol::course::Ask;
-use crate::protocol::{After, Request, Status, Tree};
+use crate::protocol::{After, Progress, Request, Status, Tree};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use yew::prelude::*;
@@ -14,9 +14,10 @@ use yew::prelude::*;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Play {
     /// Still to do, with the steps they belong to.
-    queue: VecDeque<(usize, Act)>,
-    /// The step of what is being done.
+    queue: VecDeque<Job>,
+    /// The step of what is being done, and how far it is to come.
     step: usize,
+    until: Until,
     waiting: Waiting,
     /// The step whose act was done last.
     pub last: Option<usize>,
@@ -29,6 +30,19 @@ pub struct Play {
     /// Why it came to an end before its end.
     pub problem: Option<String>,
 }
+
+/// How far an operation is to come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Until {
+    #[default]
+    Done,
+    /// Until it moves; then it is cancelled.
+    Stopped,
+    /// Until it moves; then its worker is killed.
+    Killed,
+}
+
+type Job = (usize, Act, Until);
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Waiting {
@@ -54,6 +68,8 @@ impl Play {
 pub struct Player {
     pub bench: Bench,
     pub lesson: &'static Lesson,
+    /// Ends the worker; with its folder.
+    pub onkill: Callback<Rc<str>>,
     play: UseStateHandle<Play>,
 }
 
@@ -65,8 +81,9 @@ impl Player {
 
     /// Makes the chain anew and does what happens to it before `step`.
     pub fn bring_to(&self, step: usize) {
-        let mut queue: VecDeque<_> = self.lesson.acts_before(step).into();
-        queue.push_front((0, Act::Remake));
+        let acts = self.lesson.acts_before(step).into_iter();
+        let mut queue: VecDeque<Job> = acts.map(|(nth, act)| (nth, act, Until::Done)).collect();
+        queue.push_front((0, Act::Remake, Until::Done));
         self.set(|play| {
             *play = Play {
                 queue,
@@ -75,12 +92,19 @@ impl Player {
         });
     }
 
-    /// Does one more thing.
-    pub fn perform(&self, step: usize, act: Act) {
+    /// Does some more things.
+    pub fn perform(&self, jobs: impl IntoIterator<Item = Job>) {
         self.set(|play| {
-            play.queue.push_back((step, act));
+            play.queue.extend(jobs);
             play.problem = None;
         });
+    }
+
+    /// Ends the worker on the spot. Its files are left to another one.
+    pub fn kill(&self) {
+        if let Some(folder) = self.bench.model.course.folder.clone() {
+            self.onkill.emit(folder);
+        }
     }
 
     /// Opens the chain that a killed worker left behind.
@@ -144,7 +168,7 @@ impl Player {
     }
 
     fn begin(&self) {
-        let Some(&(step, act)) = self.play.queue.front() else {
+        let Some(&(step, act, until)) = self.play.queue.front() else {
             return;
         };
         let tree = &self.bench.model.tree;
@@ -167,6 +191,7 @@ impl Player {
             self.set(|play| {
                 play.queue.pop_front();
                 play.step = step;
+                play.until = until;
                 play.waiting = Waiting::Form;
             });
         } else {
@@ -185,6 +210,14 @@ impl Player {
                 Ok(preview) => self.stop(preview.refusal.as_deref().unwrap_or_default()),
                 Err(why) => self.stop(why),
             },
+            Stage::Finished { result, .. }
+                if result.status == Status::Cancelled && self.play.until == Until::Stopped =>
+            {
+                self.set(|play| {
+                    play.waiting = Waiting::No;
+                    play.last = Some(play.step);
+                });
+            }
             Stage::Finished { result, .. } if result.status == Status::Done => {
                 let known = self.finished();
                 self.set(|play| {
@@ -197,6 +230,11 @@ impl Player {
                 });
             }
             Stage::Finished { result, .. } => self.stop(&result.message),
+            Stage::Running { progress, .. } if moves(progress.as_ref()) => match self.play.until {
+                Until::Done => {}
+                Until::Stopped => self.bench.cancel(),
+                Until::Killed => self.kill(),
+            },
             Stage::Planning | Stage::Running { .. } => {}
         }
     }
@@ -210,23 +248,29 @@ impl Player {
     }
 }
 
+/// Data is being moved.
+fn moves(progress: Option<&Progress>) -> bool {
+    progress.is_some_and(|progress| progress.done > 0)
+}
+
 /// What of a form decides how to go on.
 #[derive(PartialEq)]
 enum FormState {
     None,
     Planning,
     Planned,
-    Running,
+    Running(bool),
     Finished,
 }
 
 /// Somebody at `bench` who knows `lesson`.
 #[hook]
-pub fn use_player(bench: Bench, lesson: &'static Lesson) -> Player {
+pub fn use_player(bench: Bench, lesson: &'static Lesson, onkill: Callback<Rc<str>>) -> Player {
     let play = use_state(Play::default);
     let player = Player {
         bench,
         lesson,
+        onkill,
         play,
     };
     let model = &player.bench.model;
@@ -234,7 +278,7 @@ pub fn use_player(bench: Bench, lesson: &'static Lesson) -> Player {
     let state = form.map_or(FormState::None, |form| match form.stage {
         Stage::Planning => FormState::Planning,
         Stage::Planned(_) => FormState::Planned,
-        Stage::Running { .. } => FormState::Running,
+        Stage::Running { ref progress, .. } => FormState::Running(moves(progress.as_ref())),
         Stage::Finished { .. } => FormState::Finished,
     });
     let serial = form.map(|form| form.serial);

@@ -142,7 +142,8 @@ fn verdict(done: bool, checked: bool, correct: bool) -> Html {
 }
 
 /// Why a layer is valid or not.
-fn reason(layer: &Layer, tree: &Tree, fates: &[After]) -> String {
+#[must_use]
+pub fn reason(layer: &Layer, tree: &Tree, fates: &[After]) -> String {
     if layer.state == State::Invalid {
         return layer
             .reason

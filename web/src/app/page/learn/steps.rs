@@ -2,7 +2,7 @@
 
 use super::act;
 use super::lesson::{Act, Lesson, Step, Task};
-use super::player::Player;
+use super::player::{Player, Until};
 use super::question::{InvalidQuestion, Question};
 use super::text::{inline, paragraph};
 use crate::app::bench::model::{Action, Stage};
@@ -140,7 +140,7 @@ fn controls(nth: usize, act: Act, player: &Player, ready: bool) -> Html {
     if let Some(label) = act::button(&act) {
         let onclick = {
             let player = player.clone();
-            Callback::from(move |_: MouseEvent| player.perform(nth, act))
+            Callback::from(move |_: MouseEvent| player.perform([(nth, act, Until::Done)]))
         };
         return html! {
             <button type="button" class="pf-v6-c-button pf-m-primary" data-testid="perform" disabled={!ready} {onclick}>
