@@ -2,7 +2,7 @@
 
 use super::amend_refcounts::Rewidth;
 use super::amend_version::{VersionStage, downgrade, lost, upgrade};
-use super::info::InfoBuilder;
+use super::info::{InfoBuilder, word};
 use super::operation::Amendment;
 use super::transaction::Transaction;
 use super::{Plan, Stage, StepQueue, amend_slots, guard, rehead, repair};
@@ -30,7 +30,11 @@ pub(super) fn plan_amend(tree: &Tree, node: NodeId, change: &Amendment) -> Resul
     let mut info = InfoBuilder::new(tree);
     info.written(node.id);
     repair::warning(node).into_iter().for_each(|w| info.warn(w));
-    info.equivalent(format!("qemu-img amend -o {change} {}", node.name));
+    info.equivalent(format!(
+        "qemu-img amend -o {} {}",
+        word(&change.to_string()),
+        word(&node.name)
+    ));
     let stages = match change {
         Amendment::Version { v3: true } => boxed(upgrade(node, image)?),
         Amendment::Version { v3: false } => {

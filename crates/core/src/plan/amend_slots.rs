@@ -1,6 +1,6 @@
 //! Amending key slots: writes in a LUKS header and in the key material behind it.
 
-use super::info::InfoBuilder;
+use super::info::{InfoBuilder, word};
 use super::operation::Amendment;
 use super::transaction::Transaction;
 use super::{MetadataKind, Plan, Stage, Step, StepQueue, repair};
@@ -33,7 +33,10 @@ pub(super) fn plan(tree: &Tree, node: &Arc<Node>, change: &Arc<SlotChange>) -> R
     info.written(node.id);
     repair::warning(node).into_iter().for_each(|w| info.warn(w));
     let amendment = Amendment::KeySlots(Arc::clone(change));
-    info.equivalent(format!("qemu-img amend -o {amendment} {}", node.name));
+    info.equivalent(format!(
+        "qemu-img amend -o {amendment} {}",
+        word(&node.name)
+    ));
     let transaction = match node.image()?.format() {
         Format::Qcow2 => Some(Transaction::new(node)?),
         _ => None,

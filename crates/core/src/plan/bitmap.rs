@@ -9,7 +9,7 @@ use super::bitmap_actions::{Actions, Wanted};
 use super::bitmap_directory::{Directory, bits, clusters_of, extension, qcow2, table_clusters};
 use super::bitmap_head;
 use super::bitmap_merge::Shape;
-use super::info::InfoBuilder;
+use super::info::{InfoBuilder, word};
 use super::operation::BitmapAction;
 use super::transaction::Transaction;
 use super::{MetadataKind, Plan, Stage, Step, StepQueue, guard, repair};
@@ -84,15 +84,15 @@ fn command(tree: &Tree, node: &Node, name: &str, actions: &[BitmapAction]) -> St
                 granularity: Some(bytes),
             } => words.push(format!("-g {bytes}")),
             BitmapAction::Merge { source, bitmap } => {
-                words.push(bitmap.clone());
+                words.push(word(bitmap).into_owned());
                 if let Some(id) = source {
-                    words.push(format!("-b {}", tree.node(*id).name));
+                    words.push(format!("-b {}", word(&tree.node(*id).name)));
                 }
             }
             _ => {}
         }
     }
-    words.extend([node.name.clone(), name.to_owned()]);
+    words.extend([&node.name, name].map(|text| word(text).into_owned()));
     words.join(" ")
 }
 

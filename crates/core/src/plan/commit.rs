@@ -1,7 +1,7 @@
 //! Commit: merging layers down.
 
 use super::flow::{Flow, Take};
-use super::info::InfoBuilder;
+use super::info::{InfoBuilder, word};
 use super::link::{HeadCell, Relink, backing_for, clear_unknown_bits};
 use super::qcow2_stage::Qcow2Stage;
 use super::qcow2_target::Qcow2Target;
@@ -181,20 +181,24 @@ impl Commit<'_> {
         let shallow = between.is_empty();
         let d = if self.empty_top { "" } else { "-d " };
         if shallow {
-            info.equivalent(format!("qemu-img commit {d}{}", top.name));
+            info.equivalent(format!("qemu-img commit {d}{}", word(&top.name)));
         } else {
-            info.equivalent(format!("qemu-img commit -b {} {}", base.name, top.name));
+            let (base, top) = (word(&base.name), word(&top.name));
+            info.equivalent(format!("qemu-img commit -b {base} {top}"));
         }
         for &child in self.relink {
-            let (child, format) = (&tree.node(child).name, base.image()?.format());
+            let child = &tree.node(child).name;
+            let (link, format) = (backing_for(tree, child, base)?, base.image()?.format());
             info.equivalent(format!(
-                "qemu-img rebase -u -b {} -F {format} {child}",
-                base.name
+                "qemu-img rebase -u -b {} -F {format} {}",
+                word(&link.name),
+                word(child)
             ));
         }
         info.equivalent(format!(
             "virsh blockcommit DOMAIN DISK --base {} --top {} --wait --verbose",
-            base.name, top.name
+            word(&base.name),
+            word(&top.name)
         ));
         Ok(())
     }

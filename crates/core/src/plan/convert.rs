@@ -5,7 +5,7 @@ use super::convert_zeros::Zeros;
 use super::create::{link, luks_steps, luks_volume, new_id, raw_steps, round_size};
 use super::create_blank::{Blank, data_id, new_node};
 use super::flow::{Flow, Take};
-use super::info::InfoBuilder;
+use super::info::{InfoBuilder, word};
 use super::link::{HeadCell, clear_unknown_bits};
 use super::qcow2_stage::Qcow2Stage;
 use super::qcow2_target::Qcow2Target;
@@ -160,8 +160,10 @@ impl Convert<'_> {
         info.link(id, backing);
         let first = self.chains.first().map_or("", |chain| &chain.top().name);
         info.equivalent(format!(
-            "qemu-img convert -O {} {first} {name}",
-            options.format
+            "qemu-img convert -O {} {} {}",
+            options.format,
+            word(first),
+            word(name)
         ));
         let below = backing.map(|id| self.tree.node(id));
         let under = backing.map(|id| self.tree.chain(id)).transpose()?;

@@ -3,7 +3,19 @@
 use super::{PlanFile, PlanInfo};
 use crate::chain::{Node, NodeId, Tree};
 use crate::crypto::Volume;
+use std::borrow::Cow;
 use std::sync::Arc;
+
+/// One word of a command line, quoted where a shell would take it apart.
+#[must_use]
+pub fn word(text: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(format!("'{}'", text.replace('\'', "'\\''")))
+    }
+}
 
 pub(super) struct InfoBuilder<'a> {
     tree: &'a Tree,
@@ -105,5 +117,19 @@ impl<'a> InfoBuilder<'a> {
 
     pub(super) fn build(self) -> PlanInfo {
         self.info
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::word;
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        assert_eq!(word("dir/disk-1.qcow2"), "dir/disk-1.qcow2");
+        assert_eq!(word("my disk"), "'my disk'");
+        assert_eq!(word("it's"), "'it'\\''s'");
+        assert_eq!(word("$HOME"), "'$HOME'");
+        assert_eq!(word(""), "''");
     }
 }

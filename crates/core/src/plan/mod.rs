@@ -59,6 +59,7 @@ mod unzero;
 pub use convert_zeros::Zeros;
 pub use create::round_size;
 pub use crew::{Crew, Task};
+pub use info::word as shell_word;
 pub use operation::{
     Amendment, BitmapAction, Broken, ConvertOptions, CreateOptions, Operation, Preallocation,
     RemoveMethod, Target,

@@ -1,7 +1,7 @@
 //! Pull, rebase and relink: changes to one overlay and its link.
 
 use super::flow::{Flow, Take};
-use super::info::InfoBuilder;
+use super::info::{InfoBuilder, word};
 use super::link::{HeadCell, Relink, backing_for, clear_unknown_bits};
 use super::qcow2_stage::Qcow2Stage;
 use super::qcow2_target::Qcow2Target;
@@ -29,19 +29,22 @@ pub(super) fn plan_pull(tree: &Tree, overlay: NodeId, base: Option<NodeId>) -> R
     info.equivalent(match base {
         Some(base) => format!(
             "qemu-img rebase -b {} -F {} {}",
-            tree.node(base).name,
+            word(&backing_for(tree, &node.name, tree.node(base))?.name),
             tree.node(base).image()?.format(),
-            node.name
+            word(&node.name)
         ),
-        None => format!("qemu-img rebase -b \"\" {}", node.name),
+        None => format!("qemu-img rebase -b \"\" {}", word(&node.name)),
     });
     info.equivalent(match base {
         Some(base) => format!(
             "virsh blockpull DOMAIN {} --base {} --wait --verbose",
-            node.name,
-            tree.node(base).name
+            word(&node.name),
+            word(&tree.node(base).name)
         ),
-        None => format!("virsh blockpull DOMAIN {} --wait --verbose", node.name),
+        None => format!(
+            "virsh blockpull DOMAIN {} --wait --verbose",
+            word(&node.name)
+        ),
     });
     let backing = base
         .map(|base| backing_for(tree, &node.name, tree.node(base)))
@@ -90,14 +93,14 @@ pub(super) fn plan_rebase(
         }
         info.equivalent(format!(
             "qemu-img rebase -b {} -F {} {}",
-            link.name,
+            word(&link.name),
             target.image()?.format(),
-            node.name
+            word(&node.name)
         ));
         backing = Some(link);
         under = Some(below);
     } else {
-        info.equivalent(format!("qemu-img rebase -b \"\" {}", node.name));
+        info.equivalent(format!("qemu-img rebase -b \"\" {}", word(&node.name)));
     }
     let copying = Copying {
         compare: under.is_some(),
@@ -216,11 +219,11 @@ pub(super) fn plan_relink(
     info.equivalent(match &backing {
         Some(b) => format!(
             "qemu-img rebase -u -b {} -F {} {}",
-            b.name,
+            word(&b.name),
             b.format.as_deref().unwrap_or("FMT"),
-            node.name
+            word(&node.name)
         ),
-        None => format!("qemu-img rebase -u -b \"\" {}", node.name),
+        None => format!("qemu-img rebase -u -b \"\" {}", word(&node.name)),
     });
     let head = HeadCell::of(node)?;
     Ok(Plan::new(

@@ -14,7 +14,7 @@
 //! Between two of these everything becomes durable. Whatever of it reached the disk, what is
 //! referred to is still referred to, so that the same repair, planned again, completes it.
 
-use super::info::InfoBuilder;
+use super::info::{InfoBuilder, word};
 use super::link::{HeadCell, header_write};
 use super::{MetadataKind, Plan, Stage, Step, StepQueue};
 use crate::chain::{NodeId, Tree};
@@ -39,7 +39,7 @@ pub(super) fn plan_repair(tree: &Tree, id: NodeId, fix: Fix) -> Result<Plan> {
     }
     info.written(id);
     let what = if fix == Fix::All { "all" } else { "leaks" };
-    info.equivalent(format!("qemu-img check -r {what} '{}'", node.name));
+    info.equivalent(format!("qemu-img check -r {what} {}", word(&node.name)));
     let stage = Mending {
         node: id,
         head: HeadCell::of(node)?,

@@ -2,7 +2,7 @@
 //! file has there and whatever the image still maps behind its end.
 
 use super::flow::Flow;
-use super::info::InfoBuilder;
+use super::info::{InfoBuilder, word};
 use super::link::{HeadCell, clear_unknown_bits};
 use super::qcow2_stage::Qcow2Stage;
 use super::qcow2_target::Qcow2Target;
@@ -34,7 +34,7 @@ pub(super) fn plan_resize(
     info.equivalent(format!(
         "qemu-img resize {}{} {size}",
         if size < old { "--shrink " } else { "" },
-        node.name
+        word(&node.name)
     ));
     if size < old {
         if preallocation != Preallocation::Off {
