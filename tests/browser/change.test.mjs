@@ -593,7 +593,16 @@ describe('menus, drags and keys', () => {
     await h.choose(page, 'overlay', { top: 'top.qcow2' });
     await fill({ name: 'over it.qcow2' });
     follow(await copied());
+    await dropFolder(['over it.qcow2']);
     assert.equal(info('over it.qcow2')['backing-filename'], 'top.qcow2');
+    h.same(at('over it.qcow2'), 'qcow2', view);
+
+    await h.choose(page, 'pull', { top: 'mid.qcow2', base: '' });
+    follow(await copied());
+    await dropFolder();
+    await h.choose(page, 'rebase', { top: 'over it.qcow2', base: 'mid.qcow2' });
+    follow(await copied());
+    assert.equal(info('over it.qcow2')['backing-filename'], 'mid.qcow2');
     h.same(at('over it.qcow2'), 'qcow2', view);
 
     await h.choose(page, 'snapshot', { top: 'top.qcow2' });

@@ -11,7 +11,10 @@ const GENERAL: [(&str, &str); 9] = [
     ("O", "Add files"),
     ("← → ↑ ↓", "Go from layer to layer"),
     ("Enter", "Select the layer"),
-    ("Menu or Shift F10", "Actions for the layer"),
+    (
+        "Shift F10",
+        "Actions for the layer, as the menu key and the right button",
+    ),
     ("Tab", "Go on to the next control"),
     ("Ctrl Z", "Take the last staged change back"),
     ("Ctrl Shift Z", "Stage it again"),
@@ -69,8 +72,5 @@ pub fn keys(props: &KeysProperties) -> Html {
 }
 
 fn one(key: &str) -> Html {
-    match key {
-        "or" => html! { <span key="or">{ " or " }</span> },
-        key => html! { <kbd key={key.to_owned()}>{ key }</kbd> },
-    }
+    html! { <kbd key={key.to_owned()}>{ key }</kbd> }
 }

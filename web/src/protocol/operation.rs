@@ -180,6 +180,12 @@ pub const ON: &str = "on";
 pub enum Field {
     /// Rebase: only the link changes.
     Unsafe,
+    /// Rebase: what is copied is compressed.
+    Pack,
+    /// Commit and export: bitmaps come along.
+    Bitmaps,
+    /// Commit: the top is emptied afterwards.
+    EmptyTop,
     /// Remove: `1`, `2`, or nothing for the cheaper one.
     Method,
     /// Going back: `overlay` for a fresh overlay, `itself` to use the earlier layer as it is.
@@ -315,6 +321,8 @@ pub struct Preview {
     pub refusal: Option<String>,
     /// The refusal can be overridden by [`Operation::force`].
     pub can_force: bool,
+    /// The refusal is about data that would be lost, which can be said to be meant.
+    pub loses: bool,
     /// The same on command lines.
     pub commands: Vec<Command>,
     /// All ways to the same goal, the cheapest first; none where there is only this one.

@@ -35,6 +35,8 @@ pub struct Form {
     pub base_chosen: bool,
     /// What the worker is looking at while it plans.
     pub note: String,
+    /// What was planned before, to be seen until there is something newer.
+    pub before: Option<Rc<Result<Preview, String>>>,
     /// Names this state of the form; an answer to an older one is dropped.
     pub serial: u32,
     pub stage: Stage,
@@ -132,7 +134,7 @@ impl Reducible for Model {
             }
             Action::Change(operation) => {
                 if !next.running()
-                    && let Some(old) = next.form.take()
+                    && let Some(old) = next.form.clone()
                 {
                     let moved =
                         old.operation.top == operation.top && old.operation.base != operation.base;
@@ -204,10 +206,17 @@ impl Model {
 
     fn plan(&mut self, operation: Operation) {
         self.serial = self.serial.wrapping_add(1);
+        let old = self.form.take();
+        let old = old.filter(|old| old.operation.kind == operation.kind);
         self.form = Some(Form {
             operation,
             base_chosen: false,
             note: String::new(),
+            before: old.and_then(|old| match old.stage {
+                Stage::Planning => old.before,
+                Stage::Planned(preview) => Some(preview),
+                Stage::Running { .. } | Stage::Finished { .. } => None,
+            }),
             serial: self.serial,
             stage: Stage::Planning,
         });

@@ -80,6 +80,11 @@ pub fn operation_view(props: &OperationViewProperties) -> Html {
             .onchange
             .reform(move |way: Operation| propose::filled(&tree, way))
     };
+    // Until something newer is planned, the form stays as it was.
+    let latest = preview.clone().or_else(|| props.form.before.clone());
+    let top = operation.top.and_then(|top| props.tree.layer(top));
+    let missing = shape::missing(operation, top);
+    let incomplete = missing.is_some() && preview.as_deref().is_some_and(Result::is_err);
     let cancel = props.oncancel.reform(|_: MouseEvent| ());
     let run = props.onrun.reform(|_: MouseEvent| ());
     let cancelling = matches!(
@@ -101,7 +106,7 @@ pub fn operation_view(props: &OperationViewProperties) -> Html {
                     operation={operation.clone()}
                     base_chosen={props.form.base_chosen}
                     disabled={running || props.trying}
-                    can_force={preview.as_deref().is_some_and(|p| p.as_ref().is_ok_and(|p| p.can_force))}
+                    can_force={latest.as_deref().is_some_and(|p| p.as_ref().is_ok_and(|p| p.can_force))}
                     onchange={props.onchange.clone()}
                 />
             }
@@ -109,7 +114,7 @@ pub fn operation_view(props: &OperationViewProperties) -> Html {
                 <ResultView result={result.clone()} />
             }
             if !finished {
-                <PreviewView tree={props.tree.clone()} preview={preview.clone()} note={props.form.note.clone()} {onway} />
+                <PreviewView tree={props.tree.clone()} preview={preview.clone()} before={props.form.before.clone()} note={props.form.note.clone()} {missing} {onway} />
             }
             if let Stage::Running { progress, .. } = stage {
                 { bar(progress.as_ref(), cancelling) }
@@ -127,7 +132,7 @@ pub fn operation_view(props: &OperationViewProperties) -> Html {
                         type="button"
                         class={classes!("pf-v6-c-button", if refused || props.staged > 0 { "pf-m-secondary" } else { "pf-m-primary" })}
                         data-testid="run"
-                        disabled={running || props.trying || props.staged > 0 || preview.is_none()}
+                        disabled={running || props.trying || props.staged > 0 || preview.is_none() || incomplete}
                         title={(props.staged > 0).then_some("There are staged changes: apply or discard them first")}
                         onclick={run}
                     >

@@ -15,8 +15,14 @@ pub struct PreviewViewProperties {
     pub tree: Rc<Tree>,
     /// `None` while the worker plans.
     pub preview: Option<Rc<Result<Preview, String>>>,
+    /// What is to be seen meanwhile.
+    #[prop_or_default]
+    pub before: Option<Rc<Result<Preview, String>>>,
     /// What it is looking at meanwhile.
     pub note: String,
+    /// What is not entered yet, in words.
+    #[prop_or_default]
+    pub missing: Option<String>,
     /// Another way to the same goal is to be gone.
     #[prop_or_default]
     pub onway: Callback<Operation>,
@@ -25,15 +31,25 @@ pub struct PreviewViewProperties {
 #[function_component(PreviewView)]
 pub fn preview_view(props: &PreviewViewProperties) -> Html {
     let ready = props.preview.is_some().to_string();
-    let content = match props.preview.as_deref() {
-        None => {
-            html! { <p class="quiet"><Spinner size={SpinnerSize::Md} />{ " planning… " }{ &props.note }</p> }
-        }
-        Some(Err(error)) => refusal(error, NOT_DONE),
-        Some(Ok(preview)) => planned(&props.tree, preview, &props.onway),
+    let planning = || {
+        html! { <p class="quiet preview__planning"><Spinner size={SpinnerSize::Md} />{ " planning… " }{ &props.note }</p> }
     };
+    let shown = |preview: &Preview| planned(&props.tree, preview, &props.onway);
+    let content = match (props.preview.as_deref(), props.before.as_deref()) {
+        // The form says it beside the field.
+        (Some(Err(_)), _) if props.missing.is_some() => {
+            html! { <Alert inline=true plain=true r#type={AlertType::Info} title={props.missing.clone().unwrap_or_default()} /> }
+        }
+        (Some(Err(error)), _) => refusal(error, NOT_DONE),
+        (Some(Ok(preview)), _) => shown(preview),
+        (None, Some(Ok(before))) => {
+            html! { <>{ planning() }<div class="preview__before" inert={true}>{ shown(before) }</div></> }
+        }
+        (None, _) => planning(),
+    };
+    let busy = props.preview.is_none().to_string();
     html! {
-        <div class="preview" data-testid="preview" data-ready={ready} aria-live="polite">{ content }</div>
+        <div class="preview" data-testid="preview" data-ready={ready} aria-busy={busy} aria-live="polite">{ content }</div>
     }
 }
 
@@ -51,7 +67,13 @@ fn planned(tree: &Rc<Tree>, preview: &Preview, onway: &Callback<Operation>) -> H
     html! {
         <>
             if let Some(why) = &preview.refusal {
-                { refusal(why, if preview.can_force { "This would break other images" } else { NOT_DONE }) }
+                { refusal(why, if preview.can_force {
+                    "This would break other images"
+                } else if preview.loses {
+                    "This would lose data"
+                } else {
+                    NOT_DONE
+                }) }
             }
             if !preview.summary.is_empty() {
                 <p class="preview__summary">{ &preview.summary }</p>

@@ -1,6 +1,6 @@
 //! What each operation asks for: the forms as data.
 
-use crate::protocol::{Field, Kind, Layer, Operation};
+use crate::protocol::{Field, Kind, Layer, Operation, Role};
 use crate::size;
 
 /// The layers an operation asks for, and its fields in their order.
@@ -40,7 +40,7 @@ pub fn shape(kind: Kind) -> Shape {
         Kind::Commit => (
             "Merge down (top)",
             Some(("into (base)", None, true)),
-            &[] as &[Field],
+            &[Field::Bitmaps, Field::EmptyTop],
         ),
         Kind::Pull => (
             "Pull into (top)",
@@ -50,7 +50,7 @@ pub fn shape(kind: Kind) -> Shape {
         Kind::Rebase => (
             "Change (top)",
             Some(("to stand on (base)", Some(ALONE), false)),
-            &[Field::Unsafe],
+            &[Field::Unsafe, Field::Pack],
         ),
         Kind::Remove => ("Take out", None, &[Field::Method]),
         Kind::Overlay => (
@@ -97,6 +97,7 @@ pub fn shape(kind: Kind) -> Shape {
                 Field::Compress,
                 Field::Snapshot,
                 Field::FindZeros,
+                Field::Bitmaps,
                 Field::Preallocation,
                 Field::Cluster,
                 Field::Compat,
@@ -167,6 +168,27 @@ pub fn spec(kind: Kind, field: Field) -> Spec {
             "unsafe",
             "Only change the link (unsafe)",
             "For a backing file that was moved or renamed. Nothing is compared or copied: what the overlay reads may change.",
+            Control::Switch,
+        ),
+        Field::Pack => rare(
+            "pack",
+            "Compress what is copied",
+            "Only whole clusters are.",
+            Control::Switch,
+        ),
+        Field::Bitmaps => rare(
+            "bitmaps",
+            match kind {
+                Kind::Commit => "Merge the bitmaps, too",
+                _ => "Copy the bitmaps, too",
+            },
+            "",
+            Control::Switch,
+        ),
+        Field::EmptyTop => rare(
+            "empty-top",
+            "Empty the top afterwards",
+            "As \"qemu-img commit\" does: it stays an overlay to go on with.",
             Control::Switch,
         ),
         Field::Method => spec(
@@ -359,6 +381,11 @@ pub fn matters(operation: &Operation, top: Option<&Layer>, field: Field) -> bool
     let makes = operation.makes().is_some();
     match field {
         Field::Name | Field::Place => makes,
+        Field::Pack => !operation.is(Field::Unsafe),
+        Field::Bitmaps => {
+            qcow2 && (operation.is(field) || top.is_some_and(|layer| !layer.bitmaps.is_empty()))
+        }
+        Field::EmptyTop => top.is_some_and(|layer| layer.role == Role::Active),
         Field::Shrink => {
             let now = top.and_then(|layer| layer.virtual_size).unwrap_or(0);
             operation.is(field)
@@ -390,6 +417,30 @@ pub fn base_matters(operation: &Operation) -> bool {
     }
 }
 
+/// What is still to be chosen or entered, in words.
+#[must_use]
+pub fn missing(operation: &Operation, top: Option<&Layer>) -> Option<String> {
+    let shape = shape(operation.kind);
+    if operation.kind.needs_layer() && top.is_none() {
+        return Some("Choose a layer.".to_owned());
+    }
+    let base = shape.base.filter(|base| base.none.is_none());
+    if operation.base.is_none()
+        && let Some(base) = base
+    {
+        return Some(match base.below_first {
+            true if top.is_some_and(|layer| layer.backing_name.is_empty()) => {
+                "This layer has no backing file: there is nothing below it.".to_owned()
+            }
+            _ => "Choose the other layer.".to_owned(),
+        });
+    }
+    let fields = shape.fields.iter();
+    fields
+        .filter(|field| matters(operation, top, **field))
+        .find_map(|field| fault(operation, top, *field))
+}
+
 /// What is wrong with what was entered into a field, in words.
 #[must_use]
 pub fn fault(operation: &Operation, top: Option<&Layer>, field: Field) -> Option<String> {
@@ -403,6 +454,16 @@ pub fn fault(operation: &Operation, top: Option<&Layer>, field: Field) -> Option
             && field == Field::Size)
             .then(|| "Enter a size, such as 10G.".to_owned()),
         Control::Size => size::parse(text).err(),
+        Control::Snapshot(None) if text.is_empty() => {
+            let name = top.map_or("This layer", |layer| layer.name.as_str());
+            Some(match top {
+                Some(layer) if !layer.snapshots.is_empty() => "Choose a snapshot.".to_owned(),
+                _ => format!("{name} has no internal snapshots."),
+            })
+        }
+        Control::Bitmap | Control::OtherBitmap if text.trim().is_empty() => {
+            Some("Name a bitmap.".to_owned())
+        }
         Control::Text if text.trim().is_empty() => Some("Enter a name.".to_owned()),
         _ => None,
     }

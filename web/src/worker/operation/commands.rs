@@ -4,7 +4,7 @@ use super::wish::{compresses, highest};
 use super::{earlier, place};
 use crate::protocol::{Command, Field, Kind, LayerId, Operation};
 use crate::worker::session::Session;
-use backchain::plan::PlanInfo;
+use backchain::plan::{PlanInfo, shell_word};
 use std::fmt::Write;
 
 /// With backchain, with qemu-img, and with virsh where there is such a command.
@@ -55,7 +55,7 @@ impl Own<'_> {
     /// The path of a layer, quoted.
     fn path(&self, layer: Option<LayerId>) -> Option<String> {
         let id = self.session.node(layer?).ok()?;
-        Some(quoted(&self.session.tree.node(id).name))
+        Some(shell_word(&self.session.tree.node(id).name).into_owned())
     }
 
     fn format(&self, layer: Option<LayerId>) -> Option<&'static str> {
@@ -69,7 +69,7 @@ impl Own<'_> {
         let top = self.path(form.top)?;
         let base = self.path(form.base);
         let id = self.session.node(form.top?).ok()?;
-        let active = quoted(&self.session.tree.node(highest(self.session, id)).name);
+        let active = shell_word(&self.session.tree.node(highest(self.session, id)).name);
         let force = if form.force {
             "--force-dependents "
         } else {
@@ -106,7 +106,7 @@ impl Own<'_> {
                 form.get(Field::Format),
                 self.options(),
                 self.new_path()?,
-                quoted(form.get(Field::Size).trim())
+                shell_word(form.get(Field::Size).trim())
             )),
             Kind::Overlay | Kind::GoBack if form.makes().is_some() => {
                 let below = match form.kind {
@@ -119,23 +119,23 @@ impl Own<'_> {
                     self.format(below)?,
                     self.options(),
                     self.new_path()?,
-                    quoted(form.get(Field::Size).trim())
+                    shell_word(form.get(Field::Size).trim())
                 ))
                 .map(|line| line.trim_end_matches(" ''").to_owned())
             }
             Kind::Snapshot => Some(format!(
                 "snapshot -c {} {}",
-                quoted(form.get(Field::SnapshotName)),
+                shell_word(form.get(Field::SnapshotName)),
                 self.path(form.top)?
             )),
             Kind::Revert => Some(format!(
                 "snapshot -a {} {}",
-                quoted(form.get(Field::Snapshot)),
+                shell_word(form.get(Field::Snapshot)),
                 self.path(form.top)?
             )),
             Kind::DeleteSnapshot => Some(format!(
                 "snapshot -d {} {}",
-                quoted(&self.snapshot_name()?),
+                shell_word(&self.snapshot_name()?),
                 self.path(form.top)?
             )),
             Kind::Export => {
@@ -146,7 +146,10 @@ impl Own<'_> {
                 let snapshot = form.get(Field::Snapshot);
                 if !snapshot.is_empty() {
                     // A String takes everything.
-                    let _ = write!(line, " -l snapshot.id={}", quoted(snapshot));
+                    let _ = write!(line, " -l snapshot.id={}", shell_word(snapshot));
+                }
+                if form.is(Field::Bitmaps) {
+                    line.push_str(" --bitmaps --skip-broken-bitmaps");
                 }
                 let _ = write!(line, " -O {}{}", form.get(Field::Format), self.options());
                 if let Some(below) = form.base {
@@ -173,15 +176,15 @@ impl Own<'_> {
             )),
             Kind::Snapshot => Some(format!(
                 "snapshot-create-as DOMAIN {}",
-                quoted(form.get(Field::SnapshotName))
+                shell_word(form.get(Field::SnapshotName))
             )),
             Kind::Revert => Some(format!(
                 "snapshot-revert DOMAIN {}",
-                quoted(&self.snapshot_name()?)
+                shell_word(&self.snapshot_name()?)
             )),
             Kind::DeleteSnapshot => Some(format!(
                 "snapshot-delete DOMAIN {}",
-                quoted(&self.snapshot_name()?)
+                shell_word(&self.snapshot_name()?)
             )),
             Kind::Resize => {
                 let id = self.session.node(form.top?).ok()?;
@@ -199,7 +202,7 @@ impl Own<'_> {
     fn new_path(&self) -> Option<String> {
         place::path(self.session, self.form)
             .ok()
-            .map(|path| quoted(&path))
+            .map(|path| shell_word(&path).into_owned())
     }
 
     /// A backing file as its overlay beside it names it.
@@ -211,7 +214,7 @@ impl Own<'_> {
         let target = &self.session.tree.node(id).name;
         let new = place::path(self.session, self.form).ok()?;
         let name = backchain::chain::Locator::relative(target, &new);
-        Some(quoted(&name.unwrap_or_else(|| target.clone())))
+        Some(shell_word(&name.unwrap_or_else(|| target.clone())).into_owned())
     }
 
     fn snapshot_name(&self) -> Option<String> {
@@ -251,29 +254,5 @@ impl Own<'_> {
         } else {
             format!(" -o {}", options.join(","))
         }
-    }
-}
-
-/// As a shell takes it for one word.
-fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', "'\\''"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::quoted;
-    use wasm_bindgen_test::wasm_bindgen_test;
-
-    #[wasm_bindgen_test]
-    fn words_are_quoted_for_a_shell() {
-        assert_eq!(quoted("dir/a.qcow2"), "dir/a.qcow2");
-        assert_eq!(quoted("before upgrade"), "'before upgrade'");
-        assert_eq!(quoted("it's"), "'it'\\''s'");
-        assert_eq!(quoted(""), "''");
     }
 }

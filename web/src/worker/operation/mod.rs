@@ -99,7 +99,9 @@ async fn preview_here(
     let way = ways.iter().position(this);
     preview.way = way.and_then(|way| u32::try_from(way).ok());
     preview.ways = ways;
-    preview.refusal = refusal.or_else(|| cuts_off(session, &form));
+    let cut = cuts_off(session, &form).filter(|_| refusal.is_none());
+    preview.loses = cut.is_some();
+    preview.refusal = refusal.or(cut);
     session.sum = Some((form, sum));
     Ok(Some(preview))
 }
@@ -114,13 +116,37 @@ pub fn cuts_off(session: &Session, form: &Operation) -> Option<String> {
     let now = node.virtual_size();
     let size = crate::size::parse_change(form.get(Field::Size), now).ok()?;
     (size < now).then(|| {
+        let held = match held_behind(node, size) {
+            Some(0) => String::new(),
+            Some(held) => format!(" The layer itself holds {} there.", bytes(held)),
+            None => " The layer itself holds a lot there.".to_owned(),
+        };
         format!(
-            "The disk would end at {} instead of {}: what lies behind is lost, and a file system that reaches there is damaged. Shrink the file system inside first; then say below that it may be cut off.",
+            "The disk would end at {} instead of {}: what lies behind is lost, and a file system that reaches there is damaged.{held} Shrink the file system inside first; then say above that the rest may be cut off.",
             bytes(size),
             bytes(now)
         )
     })
 }
+
+/// Bytes of data that a layer holds from a place on; none when that takes long to count.
+fn held_behind(node: &backchain::Node, from: u64) -> Option<u64> {
+    let mut held = 0_u64;
+    let extents = node.extents(from).ok()?;
+    for (nth, extent) in extents.enumerate() {
+        let extent = extent.ok().filter(|_| nth < MOST_EXTENTS)?;
+        if matches!(
+            extent.place,
+            backchain::Place::Data { .. } | backchain::Place::Compressed { .. }
+        ) {
+            held = held.saturating_add(extent.len);
+        }
+    }
+    Some(held)
+}
+
+/// More runs than this are not counted while somebody waits.
+const MOST_EXTENTS: usize = 20_000;
 
 /// Sums a plan up, letting messages in on the way. `None` when it became stale.
 ///
@@ -175,7 +201,11 @@ const BREATH: f64 = 30.0;
 /// Whether planning it reads all of the data, which takes as long as doing it.
 #[must_use]
 pub fn reads_everything(form: &Operation) -> bool {
-    wish::compresses(form) || form.kind == Kind::Export && form.is(Field::FindZeros)
+    match form.kind {
+        Kind::Export => wish::compresses(form) || form.is(Field::FindZeros),
+        Kind::Rebase => form.is(Field::Pack) && !form.is(Field::Unsafe),
+        _ => false,
+    }
 }
 
 /// Looks for holes in the raw files that will be read: a browser does not tell where they are.
@@ -260,6 +290,7 @@ pub fn shown(session: &Session, form: &Operation, sum: &Sum, read_only: &[u32]) 
         warnings,
         refusal: None,
         can_force: false,
+        loses: false,
         commands: commands::commands(session, form, info),
         ways: Vec::new(),
         way: None,

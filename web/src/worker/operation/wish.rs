@@ -9,8 +9,8 @@ use backchain::check::Fix;
 use backchain::format::qcow2::Codec;
 use backchain::image::SnapshotQuery;
 use backchain::plan::{
-    Amendment, BitmapAction, ConvertOptions, CreateOptions, Preallocation, RemoveMethod, Target,
-    Zeros,
+    Amendment, BitmapAction, Broken, ConvertOptions, CreateOptions, Preallocation, RemoveMethod,
+    Target, Zeros,
 };
 use backchain::{Format, NodeId, Operation as Wish};
 
@@ -34,8 +34,8 @@ pub fn wish(session: &Session, form: &Operation) -> Result<Option<Wish>, String>
             top,
             base: base.ok_or("Choose the layer to merge into.")?,
             relink: tree.valid_children(top),
-            empty_top: false,
-            bitmaps: false,
+            empty_top: form.is(Field::EmptyTop) && tree.valid_children(top).is_empty(),
+            bitmaps: form.is(Field::Bitmaps),
             allow_broken: form.force,
             allow_plaintext: form.force,
         },
@@ -116,6 +116,7 @@ pub fn wish(session: &Session, form: &Operation) -> Result<Option<Wish>, String>
                     Zeros::Known
                 },
                 compress: compresses(form),
+                bitmaps: form.is(Field::Bitmaps).then_some(Broken::Skip),
                 ..ConvertOptions::default()
             },
         },
@@ -124,9 +125,13 @@ pub fn wish(session: &Session, form: &Operation) -> Result<Option<Wish>, String>
 
 /// The same without what makes a plan read all of the data: it writes the most there can be.
 pub fn outline(mut wish: Wish) -> Wish {
-    if let Wish::Convert { options, .. } = &mut wish {
-        options.compress = false;
-        options.zeros = Zeros::Known;
+    match &mut wish {
+        Wish::Convert { options, .. } => {
+            options.compress = false;
+            options.zeros = Zeros::Known;
+        }
+        Wish::Rebase { compress, .. } => *compress = false,
+        _ => {}
     }
     wish
 }
@@ -138,7 +143,7 @@ fn rebase(session: &Session, form: &Operation, top: NodeId, base: Option<NodeId>
             base,
             name: None,
             format: None,
-            compress: false,
+            compress: form.is(Field::Pack),
         };
     }
     let tree = &session.tree;
