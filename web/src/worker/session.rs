@@ -417,7 +417,9 @@ impl Session {
     /// Whether the backing file was changed after the overlay, by somebody else than this page.
     fn changed_below(&self, nth: usize, id: NodeId) -> bool {
         let below = self.tree.backing(id).and_then(|id| self.file(id));
-        let time = |nth: usize| self.files.0.get(nth).and_then(|e| modified(&e.file));
+        // What is only staged has no time yet.
+        let entry = |nth: usize| self.files.0.get(nth).filter(|e| e.staged.is_none());
+        let time = |nth: usize| modified(&entry(nth)?.file);
         let (Some(below), Some(own)) = (below, time(nth)) else {
             return false;
         };
