@@ -128,6 +128,34 @@ test('the results of a commit are saved as new files', async () => {
   assert.deepEqual(Object.keys(LINKS).map((n) => h.sha256(at(n))), sums);
 });
 
+test('changes that build on each other are staged and saved together', async () => {
+  chain();
+  h.qemuImg('convert', '-O', 'raw', at('top.qcow2'), at('before'));
+  const sums = Object.keys(LINKS).map((n) => h.sha256(at(n)));
+  await open();
+  const steps = [['commit', { top: 'mid.qcow2', base: 'base.qcow2' }], ['pull', { top: 'top.qcow2', base: '' }]];
+  for (const [nth, [op, layers]] of steps.entries()) {
+    await plan(op, layers);
+    await page.click('[data-testid="try"]');
+    await page.waitForFunction((n) => document.querySelectorAll('[data-testid="staged-change"]').length === n, {}, nth + 1);
+  }
+  await page.click('[data-testid="apply"]');
+  await page.waitForSelector('[data-testid="result"][data-status="done"]', { timeout: 60_000 });
+  await mkdir(at('saved'));
+  const names = await page.$$eval('[data-testid="save"]', (all) => all.map((b) => b.dataset.name));
+  assert.deepEqual(names.sort(), ['base.qcow2', 'top.qcow2']);
+  for (const name of names) {
+    await page.click(`[data-testid="save"][data-name="${name}"]`);
+    await f.downloaded(session, name, at(`saved/${name}`));
+    h.check(at(`saved/${name}`));
+  }
+  assert.equal(h.backingOf(at('saved/top.qcow2')), '');
+  h.same(at('saved/top.qcow2'), 'qcow2', at('before'));
+  assert.deepEqual(Object.keys(LINKS).map((n) => h.sha256(at(n))), sums);
+  await page.click('[data-testid="discard"]');
+  await drawn(LINKS);
+});
+
 test('the demo chain lives in the browser and is written in place', async () => {
   await page.click('[data-testid="demo"]');
   const names = ['RootBase', 'Snap-1', 'Snap-2', 'Snap-3', 'Snap-4'].map((n) => `${n}.qcow2`);

@@ -138,14 +138,14 @@ fn doing(staged: &Staged, nth: usize) -> Option<&'static str> {
 fn item(nth: usize, change: &Change, note: Option<&'static str>) -> Html {
     let undone = note == Some("taken back");
     let writes = change.writes.iter().map(|write| {
-        format!(
-            "{} {} → {}",
-            write.name,
-            text::bytes(write.before),
-            text::bytes(write.after)
-        )
+        let (name, before, after) = (&write.name, write.before, write.after);
+        match (before, after) {
+            (0, after) => format!("{name}, new, {}", text::bytes(after)),
+            (before, after) if before == after => format!("{name} {}", text::bytes(after)),
+            (before, after) => format!("{name} {} → {}", text::bytes(before), text::bytes(after)),
+        }
     });
-    let writes = writes.collect::<Vec<_>>().join(", ");
+    let writes = writes.collect::<Vec<_>>().join("; ");
     html! {
         <li
             key={nth}
