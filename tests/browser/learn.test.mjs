@@ -362,6 +362,38 @@ describe('a long merge', () => {
   });
 });
 
+test('the text that a guest wrote is found, before and after a merge', async () => {
+  await open('look-inside');
+  await takeStep();
+  const find = async () => {
+    await page.click(byId('lens-bytes'));
+    await page.selectOption(byId('space'), 'guest');
+    await page.fill(byId('needle'), 'report');
+    await page.click(byId('find'));
+    // "the report is done" begins at 33 MiB.
+    await page.waitForFunction(
+      () => /the report is done/.test(document.querySelector('[data-testid="hex"]')?.innerText.replace(/\n/g, '')
+        ?? '') || Number(document.querySelector('[data-testid="hex"]')?.dataset.start) >= (33 << 20) - 4096,
+    );
+    await page.click(byId('lens-bytes'));
+  };
+  await find();
+  await takeStep();
+  await takeStep();
+  await find();
+});
+
+test('on a quick machine the page cancels and kills by itself', async () => {
+  for (const [lesson, step] of [['progress', 0], ['killed-half-way', 1]]) {
+    await open(lesson);
+    while ((await done()) < step) await takeStep();
+    await page.click(`${NOW} ${byId('by-itself')}`);
+    await waitDone(step + 1);
+    await ready();
+    assert.deepEqual(await drawn(), { RootBase: ' ok', 'Snap-1': 'RootBase ok', Active: 'Snap-1 ok' });
+  }
+});
+
 test('both methods are counted: step by step moves more', async () => {
   await open('one-shot-or-stepwise');
   while ((await done()) < (await total())) await takeStep();

@@ -10,6 +10,8 @@ use yew::prelude::*;
 #[derive(Clone, PartialEq, Properties)]
 pub struct LiveFigureProperties {
     pub tree: Rc<Tree>,
+    /// As it was made: shows which layers were active.
+    pub start: Rc<Tree>,
     #[prop_or_default]
     pub selected: Option<LayerId>,
     #[prop_or_default]
@@ -24,9 +26,10 @@ pub struct LiveFigureProperties {
 
 #[function_component(LiveFigure)]
 pub fn live_figure(props: &LiveFigureProperties) -> Html {
-    let boxes = use_memo((props.tree.clone(), props.veiled), |(tree, veiled)| {
-        boxes(tree, *veiled)
-    });
+    let boxes = use_memo(
+        (props.tree.clone(), props.start.clone(), props.veiled),
+        |(tree, start, veiled)| boxes(tree, start, *veiled),
+    );
     html! {
         <Diagram
             {boxes}
@@ -39,11 +42,11 @@ pub fn live_figure(props: &LiveFigureProperties) -> Html {
     }
 }
 
-fn boxes(tree: &Tree, veiled: bool) -> Vec<DiagramBox> {
+fn boxes(tree: &Tree, start: &Tree, veiled: bool) -> Vec<DiagramBox> {
     let mut boxes: Vec<DiagramBox> = tree
         .layers
         .iter()
-        .map(|layer| drawn(layer, veiled))
+        .map(|layer| drawn(layer, active(layer, tree, start), veiled))
         .collect();
     // What a layer names and nobody has is drawn as a gap.
     let mut ghosts: Vec<&str> = Vec::new();
@@ -75,14 +78,23 @@ fn ghost(nth: usize) -> u32 {
     u32::MAX - u32::try_from(nth).unwrap_or_default()
 }
 
-fn drawn(layer: &Layer, veiled: bool) -> DiagramBox {
+/// What a VM writes to: the end of a chain, unless it became one because what stood on it went
+/// elsewhere.
+fn active(layer: &Layer, tree: &Tree, start: &Tree) -> bool {
+    let before = start.layers.iter().find(|old| old.name == layer.name);
+    let was = before.is_none_or(|old| start.overlays(old.id).next().is_none());
+    was && tree.overlays(layer.id).next().is_none()
+}
+
+fn drawn(layer: &Layer, active: bool, veiled: bool) -> DiagramBox {
     let state = match layer.state {
         State::Invalid if veiled => State::Ok,
         state => state,
     };
     let role = match layer.role {
         Role::Base => "layer--base",
-        Role::Active if state == State::Ok => "layer--active",
+        Role::Spare => "",
+        _ if active && state == State::Ok => "layer--active",
         _ => "",
     };
     let mut label = format!("{}, {}", stem(&layer.name), text::role(layer.role));

@@ -147,6 +147,7 @@ fn workplace(props: &WorkplaceProperties) -> Html {
     };
     let veiled = asked(props.done) || act.is_some() && asked(props.done + 1);
     let flow = planned(bench).map_or_else(Vec::new, |preview| preview.flow.clone());
+    let partly = act_partly(lesson, props.done);
     let missed = act.is_some_and(|act| act::kind(&act).is_some())
         && props.ready
         && outcome(bench) == Some(Status::Done);
@@ -162,7 +163,7 @@ fn workplace(props: &WorkplaceProperties) -> Html {
                 if model.tree.layers.is_empty() {
                     <p class="quiet" role="status"><Spinner size={SpinnerSize::Md} />{ " Making the chain…" }</p>
                 } else {
-                    <LiveFigure tree={model.tree.clone()} selected={model.selected} onselect={select} {flow} {veiled} />
+                    <LiveFigure tree={model.tree.clone()} start={player.now().start.clone()} selected={model.selected} onselect={select} {flow} {veiled} />
                 }
                 if let Some(goal) = goal {
                     <GoalFigure {goal} tree={model.tree.clone()} peeked={model.course.peeked.clone()} {veiled} />
@@ -170,9 +171,15 @@ fn workplace(props: &WorkplaceProperties) -> Html {
             </section>
             if missed {
                 <div data-testid="missed">
-                    <Alert inline=true r#type={AlertType::Info} title="Done, and yet it is not the figure">
-                        <p>{ "That was another operation than the one asked for. Look at what it did, then make the chain anew and try again." }</p>
-                    </Alert>
+                    if partly {
+                        <Alert inline=true r#type={AlertType::Info} title="It was done before you were">
+                            <p>{ "Make the chain anew and try again, or let the page do both." }</p>
+                        </Alert>
+                    } else {
+                        <Alert inline=true r#type={AlertType::Info} title="Done, and yet it is not the figure">
+                            <p>{ "That was another operation than the one asked for. Look at what it did, then make the chain anew and try again." }</p>
+                        </Alert>
+                    }
                 </div>
             }
             if act.is_some_and(|act| act::kind(&act).is_some()) {
@@ -201,6 +208,12 @@ fn workplace(props: &WorkplaceProperties) -> Html {
             </p>
         </div>
     }
+}
+
+/// The step is about an operation that does not come to its end.
+fn act_partly(lesson: &Lesson, step: usize) -> bool {
+    let step = lesson.steps.get(step);
+    step.is_some_and(|step| matches!(step.task, Task::Stop { .. } | Task::Kill { .. }))
 }
 
 /// What this lesson shows besides.

@@ -86,6 +86,13 @@ fn found(props: &FoundProperties) -> Html {
         "Enter" => press(),
         _ => {}
     }));
+    // After the shell, which knows the page and not the lesson.
+    use_effect_with((), move |()| {
+        let title =
+            move || gloo::utils::document().set_title(&format!("{} - backchain", lesson.title));
+        let timeout = gloo::timers::callback::Timeout::new(0, title);
+        move || drop(timeout)
+    });
     let (number, adopt) = (*worker).clone();
     html! {
         <article class="lesson" data-testid="lesson" data-lesson={lesson.id} data-done={done.to_string()}>

@@ -99,10 +99,10 @@ fn task(nth: usize, step: &Step, props: &StepsProperties, state: &str) -> Html {
             <>
                 { instruction(&act) }
                 if now {
-                    { controls(nth, act, player, props.ready) }
-                    if matches!(step.task, Task::Kill { .. }) {
-                        { kill(player, &props.onkill) }
-                    }
+                    <div class="step__buttons">
+                        { controls(nth, act, player, props.ready) }
+                        { partly(nth, act, matches!(step.task, Task::Kill { .. }), player, props) }
+                    </div>
                 }
             </>
         },
@@ -163,19 +163,37 @@ fn controls(nth: usize, act: Act, player: &Player, ready: bool) -> Html {
     }
 }
 
-fn kill(player: &Player, onkill: &Callback<()>) -> Html {
+/// The buttons of an operation that is not to come to its end: on a quick machine nobody is quick
+/// enough.
+fn partly(nth: usize, act: Act, killed: bool, player: &Player, props: &StepsProperties) -> Html {
     let form = player.bench.model.form.as_ref();
     let running = form.is_some_and(|form| matches!(form.stage, Stage::Running { .. }));
+    let itself = {
+        let player = player.clone();
+        let until = if killed {
+            Until::Killed
+        } else {
+            Until::Stopped
+        };
+        Callback::from(move |_: MouseEvent| player.perform([(nth, act, until)]))
+    };
     html! {
-        <button
-            type="button"
-            class="pf-v6-c-button pf-m-danger"
-            data-testid="kill"
-            disabled={!running}
-            onclick={onkill.reform(|_: MouseEvent| ())}
-        >
-            { "Kill the engine" }
-        </button>
+        <>
+            if killed {
+                <button
+                    type="button"
+                    class="pf-v6-c-button pf-m-danger"
+                    data-testid="kill"
+                    disabled={!running}
+                    onclick={props.onkill.reform(|_: MouseEvent| ())}
+                >
+                    { "Kill the engine" }
+                </button>
+            }
+            <button type="button" class="pf-v6-c-button pf-m-link" data-testid="by-itself" disabled={!props.ready || running} onclick={itself}>
+                { if killed { "Start and kill it for me" } else { "Start and cancel it for me" } }
+            </button>
+        </>
     }
 }
 

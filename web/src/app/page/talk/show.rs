@@ -7,7 +7,7 @@ use crate::app::operation::bar;
 use crate::app::page::learn::act;
 use crate::app::page::learn::chain::LiveFigure;
 use crate::app::page::learn::goal::stem;
-use crate::app::page::learn::lesson::{Act, Lesson, Task};
+use crate::app::page::learn::lesson::{Act, Lesson, Shows, Task};
 use crate::app::page::learn::live::planned;
 use crate::app::page::learn::player::{Player, Until, use_player};
 use crate::app::page::learn::question::reason;
@@ -101,10 +101,10 @@ pub fn show(props: &ShowProperties) -> Html {
                 <p class="slide__problem" data-testid="problem">{ problem }</p>
             }
             <div class="slide__figure">
-                <LiveFigure tree={model.tree.clone()} {flow} {veiled} />
+                <LiveFigure tree={model.tree.clone()} start={player.now().start.clone()} {flow} {veiled} />
             </div>
             <div class="slide__progress">{ progress }</div>
-            if few && matches!(slide, Slide::Before(_) | Slide::After(_) | Slide::Ask(_) | Slide::Answer(_)) {
+            if few && matches!(slide, Slide::Before(_) | Slide::After(_) | Slide::Ask(_)) {
                 { table(&player, veiled) }
             }
         </section>
@@ -112,7 +112,6 @@ pub fn show(props: &ShowProperties) -> Html {
 }
 
 fn table(player: &Player, veiled: bool) -> Html {
-    use crate::app::page::learn::lesson::Shows;
     let (lesson, model) = (player.lesson, &player.bench.model);
     match lesson.shows {
         Shows::Sizes => html! {
@@ -222,15 +221,21 @@ fn question(task: Task, slide: Slide, player: &Player) -> Html {
         Task::Invalid if told => {
             let tree = &player.bench.model.tree;
             let layers = in_order(player.lesson, tree).into_iter();
-            let invalid: Vec<_> = layers.filter(|l| l.state == State::Invalid).collect();
+            // Layers that are invalid for the same reason are named together.
+            let mut told: Vec<(String, Vec<&str>)> = Vec::new();
+            for layer in layers.filter(|layer| layer.state == State::Invalid) {
+                let why = reason(layer, tree, &player.now().fates);
+                match told.iter_mut().find(|(known, _)| *known == why) {
+                    Some((_, names)) => names.push(stem(&layer.name)),
+                    None => told.push((why, vec![stem(&layer.name)])),
+                }
+            }
             html! {
                 <ul class="slide__answers" data-testid="slide-invalid">
-                    { for invalid.iter().map(|layer| html! {
-                        <li class="slide__right">
-                            { stem(&layer.name) }<small>{ inline(&reason(layer, tree, &player.now().fates)) }</small>
-                        </li>
+                    { for told.iter().map(|(why, names)| html! {
+                        <li class="slide__right">{ names.join(", ") }<small>{ inline(why) }</small></li>
                     }) }
-                    if invalid.is_empty() { <li class="slide__right">{ "None of them." }</li> }
+                    if told.is_empty() { <li class="slide__right">{ "None of them." }</li> }
                 </ul>
             }
         }

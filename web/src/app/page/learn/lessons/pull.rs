@@ -25,7 +25,7 @@ const PARTIAL: Lesson = Lesson {
             "Merge up",
             &[
                 "*Block pull* goes the other way. An overlay takes over from below what it does not hold itself, until it can stand on a lower layer. Only the overlay is written to.",
-                "! A reader's note corrects the source document here: what it describes is *blockpull* (`block-stream` inside QEMU), not \"block-copy\". Block copy mirrors a whole disk to another file; it does not shorten a chain.",
+                "! A reader's note corrects the source document here: what it describes is *blockpull* (`block-stream` inside QEMU), not \"block-copy\". Block copy is another job: it mirrors a disk to another file and can switch the VM over to that.",
                 "$ virsh blockpull VM vda --base RootBase.qcow2 --wait --verbose",
             ],
         ),

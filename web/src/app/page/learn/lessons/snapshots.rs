@@ -25,7 +25,7 @@ const TERMS: Lesson = Lesson {
             &[
                 "An *internal* snapshot is kept inside the one qcow2 file: a name, and a table of the clusters as they were. The file goes on being written to; old clusters are kept as long as a snapshot needs them.",
                 "An *external* snapshot is a file of its own: the old file is left alone from then on, as the backing file of a new overlay. *The snapshot is the old file*, not the new one.",
-                "Either can be of the *disk* only, or a *checkpoint of the whole system* with the memory of the VM. An internal system checkpoint keeps the memory in the same qcow2 file (`savevm`); an external one in a file beside it (`virsh save`, or `snapshot-create-as --memspec`).",
+                "Either can be of the *disk* only, or a *checkpoint of the whole system* with the memory of the VM. An internal system checkpoint keeps the memory in the same qcow2 file (`savevm`); an external one in a file beside the disk's (`virsh snapshot-create-as --memspec`).",
                 "The chain here has one of each place: `Disk` holds an internal disk snapshot called `monday`, and it is itself the external snapshot of tuesday, with `Overlay` on it.",
             ],
         ),
