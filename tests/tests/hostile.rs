@@ -3,7 +3,13 @@
 
 use backchain::chain::Reader;
 use backchain::check::check;
-use backchain::{NodeId, Operation, Tree};
+use backchain::inspect::Stats;
+use backchain::plan::Preview;
+use backchain::stage::Trial;
+use backchain::view_hash::{Over, ViewHash};
+use backchain::ways::{Goal, Ways};
+use backchain::{NodeId, Operation, ReadAt, Tree};
+use backchain_format::bytes::to_usize;
 use backchain_native::{FsGate, GateOptions};
 use backchain_tests::backchain;
 use backchain_tests::malformed::{self, Case};
@@ -233,13 +239,51 @@ fn exercise(tree: &Tree, top: NodeId) {
     }
     for operation in operations {
         if let Ok(plan) = tree.plan(&operation) {
+            let mut trial = Trial::new(tree, &plan.info);
             for step in plan.take(2000) {
-                if step.is_err() {
+                if step.is_err() || step.is_ok_and(|step| trial.step(step).is_err()) {
                     break;
                 }
             }
+            for file in trial.finish().into_values() {
+                look_at(file.as_ref());
+            }
         }
     }
+    let mut stats = Stats::new(tree, &|_| false);
+    stats.advance(2000);
+    for over in [Over::Bytes, Over::Data] {
+        if let Ok(mut hash) = ViewHash::new(&chain, None, over) {
+            let more = (0..10).try_for_each(|_| hash.advance(100_000).map(|_| ()));
+            let _ = (more, hash.digest());
+        }
+    }
+    let goals = [
+        base.map(|layer| Goal::Remove { layer, active: top }),
+        Some(Goal::Shorten { top, below: 0 }),
+    ];
+    for goal in goals.into_iter().flatten() {
+        if let Ok(mut ways) = Ways::new(tree, goal, Some("new.qcow2")) {
+            ways.advance(tree, 2000);
+            let _ = ways.ranked(&Preview::written).len();
+        }
+    }
+}
+
+/// Reads some of a file, where it says that it has something.
+fn look_at(file: &dyn ReadAt) {
+    let mut buffer = vec![0; 70_000];
+    let mut at = 0;
+    for _ in 0..50 {
+        let Ok(Some(data)) = file.data_at(at) else {
+            break;
+        };
+        assert!(data.start >= at && data.start < data.end && data.end <= file.len());
+        let len = data.end.min(data.start + 70_000) - data.start;
+        let _ = file.read_exact_at(data.start, &mut buffer[..to_usize(len)]);
+        at = data.end;
+    }
+    assert!(file.read_exact_at(u64::MAX, &mut buffer).is_err());
 }
 
 /// The same images through the library, where more is tried than the commands do.

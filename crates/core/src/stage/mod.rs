@@ -17,7 +17,7 @@ use crate::chain::{NodeId, Tree};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Ciphers, Origin, Plan, PlanInfo, Step};
 use crate::source::Source;
-use backchain_format::bytes::{all_zero, to_u64};
+use backchain_format::bytes::{all_zero, to_u64, to_usize};
 use piece::{Made, Piece};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -159,8 +159,8 @@ impl<'a> Trial<'a> {
     }
 
     fn source(&self, from: NodeId) -> Result<Source> {
-        let known = self.tree.nodes().iter().find(|node| node.id == from);
-        match known {
+        let index = to_usize(u64::from(from.0));
+        match self.tree.nodes().get(index) {
             Some(node) => Ok(Arc::clone(&node.source)),
             None => Err(not_announced(from)),
         }
