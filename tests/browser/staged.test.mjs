@@ -82,6 +82,30 @@ async function staged(expected) {
   );
 }
 
+/** What map, file on disk and details tell of a layer. */
+async function seen(layer) {
+  const told = {};
+  for (const lens of ['map', 'disk']) {
+    await page.click(`[data-testid="lens-${lens}"]`);
+    await page.waitForSelector(`[data-testid="look-${lens}"]`);
+    await page.selectOption('[data-testid="look-layer"]', { label: layer });
+    await page.waitForSelector(`[data-testid="${lens}-canvas"][data-ready="true"]`);
+    if (lens === 'map') {
+      await page.locator('[data-testid="look-map"] summary').first().click();
+      told.table = await page.locator('[data-testid="map-table"]').innerText();
+    } else {
+      told.totals = await page.locator('[data-testid="disk-totals"]').innerText();
+    }
+  }
+  await page.click('[data-testid="lens-disk"]');
+  await page.locator(`[data-testid="node"][data-name="${layer}"]`).click();
+  await page.waitForFunction(() => /Refcount/.test(document.querySelector('[data-testid="details"]')?.innerText ?? ''));
+  told.details = (await page.locator('[data-testid="details"]').innerText())
+    .replace('Shown as the staged changes would leave it.', '').replace(/\s+/g, ' ').trim();
+  await page.click('[data-testid="details"] [aria-label="Close the details"]');
+  return told;
+}
+
 async function apply() {
   await page.click('[data-testid="apply"]');
   return h.result(page);
@@ -156,6 +180,19 @@ test('a commit and a rebase are shown, taken back, put back and applied', async 
   // What was shown is what there is.
   assert.equal(await guestByte(SN1, 8 << 20), 0x33);
   assert.equal(await page.locator('.badge--staged').count(), 0);
+});
+
+test('map, file on disk and details show what is there afterwards', async () => {
+  await chain('-o', 'cluster_size=16k');
+  await stage('commit', { top: SN2, base: BASE });
+  await stage('rebase', { top: SN3, base: '' });
+  const shown = await seen(SN3);
+  const done = await apply();
+  assert.equal(done.status, 'done', done.text);
+  await page.click('[data-testid="staged-close"]');
+  assert.deepEqual(await seen(SN3), shown);
+  assert.match(shown.details, new RegExp(`File size [^\\n]*${h.fileSize(at(SN3))} bytes`));
+  assert.match(shown.table, /sn3\.qcow2/);
 });
 
 test('what is staged is planned on: a layer is removed, then its neighbour', async () => {
