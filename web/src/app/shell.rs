@@ -95,7 +95,7 @@ fn masthead(props: &MastheadProperties) -> Html {
     let page = &props.page;
     html! {
         <header class="masthead">
-            <a class="masthead__brand" href={Route::from(Page::Files).href()}>
+            <a class="masthead__brand" aria-label="backchain" href={Route::from(Page::Files).href()}>
                 <img src="icons/icon.svg" alt="" width="28" height="28" />
                 <span>{ "backchain" }</span>
             </a>
