@@ -139,6 +139,8 @@ fn lay(session: &mut Session) {
     session.open();
 }
 
+const STOPPED: &str = "Stopped. Nothing was staged.";
+
 /// Tries an operation on the files as they would be now. `made` is the number of the file that it
 /// makes, if it had one before.
 async fn attempt(
@@ -169,6 +171,11 @@ async fn attempt_here(
         return Err(why);
     }
     let target = target(session, operation)?;
+    // Looks for holes, too, unless that is done: planning by itself would wait for that.
+    let known = operation::sum(session, operation, &|| stop.get(), &|_| {}).await?;
+    if known.is_none() {
+        return Err(STOPPED.to_owned());
+    }
     let plan = operation::plan(session, operation).map_err(say)?;
     let info = plan.as_ref().map(|plan| plan.info.clone());
     let info = info.unwrap_or_default();
@@ -186,7 +193,7 @@ async fn attempt_here(
             }
             js::pause().await;
             if stop.get() {
-                return Err("Stopped. Nothing was staged.".to_owned());
+                return Err(STOPPED.to_owned());
             }
             until = js::now() + TURN;
         }
@@ -291,7 +298,6 @@ async fn apply(
     {
         return save_copies(session, &changed, stop, tell).await;
     }
-    let undone = std::mem::take(&mut session.staged.undone);
     let changes = take_all(session);
     lay(session);
     let all = changes.len();
@@ -354,7 +360,7 @@ async fn apply(
     }
     told.extend(ended.notes);
     stop.set(false);
-    told.extend(stage_again(session, left, undone, stop).await);
+    told.extend(stage_again(session, left, stop).await);
     Outcome {
         status: ended.status,
         message: ended.message,
@@ -377,32 +383,29 @@ fn settle(session: &mut Session, made: Option<usize>, known: usize) {
 }
 
 /// Stages changes on the files as they are now. Returns what there is to be said about those for
-/// which that is not possible: they can be put back with redo, as can `undone`.
+/// which that is not possible.
 async fn stage_again(
     session: &mut Session,
     changes: Vec<Change>,
-    undone: Vec<Change>,
     stop: &Cell<bool>,
-) -> Option<String> {
-    let mut changes = changes.into_iter();
-    let mut problem = None;
-    while problem.is_none()
-        && let Some(change) = changes.next()
-    {
+) -> Vec<String> {
+    let mut problems = Vec::new();
+    for change in changes {
+        let what = &change.told.summary;
+        if !problems.is_empty() {
+            // It stood on one that is not there.
+            problems.push(format!("No longer staged: {what}"));
+            continue;
+        }
         match attempt(session, &change.operation, change.made, stop).await {
             Ok(change) => {
                 push(session, change);
                 lay(session);
             }
-            Err(why) => {
-                let what = &change.told.summary;
-                problem = Some(format!("No longer staged: {what} {why}"));
-            }
+            Err(why) => problems.push(format!("No longer staged: {what} {why}")),
         }
     }
-    // Sources of changes taken back were made for other files than there are now.
-    drop(undone);
-    problem
+    problems
 }
 
 /// Whether every file is what it was when the changes were tried.
