@@ -100,6 +100,20 @@ impl Marks {
 const ENDINGS: [&str; 6] = [".qcow2", ".qcow", ".img", ".raw", ".snap", ".overlay"];
 
 impl Session {
+    /// Opens the tree anew after changes to these files: what was looked up about the others
+    /// stays.
+    pub fn open_after(&mut self, changed: &BTreeSet<usize>) {
+        let mut measured = std::mem::take(&mut self.measured);
+        self.open();
+        measured.retain(|nth, _| {
+            let node = self.nodes.get(nth).map(|&id| self.tree.node(id));
+            // What an image holds may be in another file.
+            let own = node.is_some_and(|node| node.data.is_none());
+            own && !changed.contains(nth)
+        });
+        self.measured = measured;
+    }
+
     /// Opens the tree of all files anew.
     pub fn open(&mut self) {
         // Overlays come before their backing files: those then carry the names by which they

@@ -211,7 +211,10 @@ fn use_undo_keys(onwish: Option<Callback<Wish>>) {
                     e.tag_name() == "TEXTAREA"
                         || e.tag_name() == "INPUT" && kind != "checkbox" && kind != "radio"
                 });
-                if writing || event.alt_key() || !(event.ctrl_key() || event.meta_key()) {
+                let dialog = gloo::utils::document().query_selector("dialog[open]");
+                let covered = dialog.is_ok_and(|dialog| dialog.is_some());
+                let with_control = event.ctrl_key() || event.meta_key();
+                if writing || covered || event.alt_key() || !with_control {
                     return;
                 }
                 let wish = match (event.key().to_lowercase().as_str(), event.shift_key()) {

@@ -18,6 +18,7 @@ use backchain::stage::Trial;
 use backchain::{Preview as Sum, Source};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Milliseconds of work before messages are let in.
 pub(super) const TURN: f64 = 25.0;
@@ -133,10 +134,19 @@ fn lay(session: &mut Session) {
         let files = change.files.iter();
         sources.extend(files.map(|(&nth, source)| (nth, source.clone())));
     }
+    let mut changed = BTreeSet::new();
     for (nth, entry) in session.files.0.iter_mut().enumerate() {
-        entry.staged = sources.remove(&nth);
+        let (old, new) = (&entry.staged, sources.remove(&nth));
+        let same = match (old, &new) {
+            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+            (old, new) => old.is_none() && new.is_none(),
+        };
+        if !same {
+            changed.insert(nth);
+            entry.staged = new;
+        }
     }
-    session.open();
+    session.open_after(&changed);
 }
 
 const STOPPED: &str = "Stopped. Nothing was staged.";
