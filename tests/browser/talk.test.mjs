@@ -143,3 +143,22 @@ test('works without network, and Escape leaves', async () => {
   await page.waitForSelector(`${byId('lesson')}[data-lesson="blockpull-fig-6"]`);
   assert.deepEqual(session.messages.filter((m) => /error/i.test(m)), []);
 });
+
+test('every lesson is a talk, and no slide has to be scrolled', async () => {
+  await page.setViewportSize({ width: 1280, height: 720 });
+  await page.goto(`${session.site.url}#/learn`);
+  await page.waitForSelector(byId('lesson-link'));
+  const lessons = await page.$$eval(byId('lesson-link'), (all) => all.map((one) => one.dataset.lesson));
+  for (const lesson of lessons) {
+    await page.goto(`${session.site.url}#/talk/${lesson}/1`);
+    await at(1);
+    const slides = await count();
+    for (let slide = 1; slide <= slides; slide++) {
+      if (slide > 1) await page.keyboard.press('ArrowRight');
+      await at(slide);
+      assert.equal(await page.locator(byId('problem')).count(), 0, `${lesson} ${slide}`);
+      const over = await page.$eval('.slide', (e) => [e.scrollWidth - e.clientWidth, e.scrollHeight - e.clientHeight]);
+      assert.deepEqual(over, [0, 0], `${lesson} ${slide}`);
+    }
+  }
+});

@@ -103,7 +103,9 @@ pub fn invalid_question(props: &InvalidQuestionProperties) -> Html {
     };
     html! {
         <form class="question" data-testid="question" {onsubmit}>
-            <ul class="answers" role="group" aria-label="Files that are now invalid">
+            <fieldset>
+            <legend class="pf-v6-screen-reader">{ "Files that are now invalid" }</legend>
+            <ul class="answers">
                 { for in_order(props.lesson, &props.tree).into_iter().map(option) }
                 <li class="answer">
                     <label class="check">
@@ -118,6 +120,7 @@ pub fn invalid_question(props: &InvalidQuestionProperties) -> Html {
                     </label>
                 </li>
             </ul>
+            </fieldset>
             { verdict(props.done, *checked, correct) }
         </form>
     }

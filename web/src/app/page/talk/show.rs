@@ -104,7 +104,7 @@ pub fn show(props: &ShowProperties) -> Html {
                 <LiveFigure tree={model.tree.clone()} start={player.now().start.clone()} {flow} {veiled} />
             </div>
             <div class="slide__progress">{ progress }</div>
-            if few && matches!(slide, Slide::Before(_) | Slide::After(_) | Slide::Ask(_)) {
+            if few && (veiled || matches!(slide, Slide::Before(_) | Slide::After(_))) {
                 { table(&player, veiled) }
             }
         </section>
