@@ -433,3 +433,29 @@ test('every kind of change can be staged, one upon the other', async () => {
   assert.equal(h.backingOf(at('fresh.qcow2')), SN1);
   assert.equal(h.fileSize(at('blank.img')), 5 << 20);
 });
+
+test('the demo chain can be staged and applied inside the browser', async () => {
+  await page.click('[data-testid="demo"]');
+  const names = ['RootBase', 'Snap-1', 'Snap-2', 'Snap-3', 'Snap-4'].map((n) => `${n}.qcow2`);
+  const links = Object.fromEntries(names.map((n, i) => [n, names[i - 1] ?? '']));
+  await h.waitForChain(page, links);
+  await stage('commit', { top: names[3], base: names[0] });
+  await stage('overlay', { top: names[4] });
+  const made = (await page.$$eval('[data-testid="node"]', (all) => all.map((n) => n.dataset.name)))
+    .find((name) => !names.includes(name));
+  await stage('pull', { top: made, base: names[0] });
+  const done = await apply();
+  assert.equal(done.status, 'done', done.text);
+  await h.waitForChain(page, { ...links, [names[4]]: names[0], [made]: names[0] });
+  await page.locator(`[data-testid="node"][data-name="${names[0]}"]`).click();
+  const save = async (name) => {
+    await page.locator(`[data-testid="node"][data-name="${name}"]`).click();
+    await page.waitForSelector(`[data-testid="details"][aria-label*="${name}"]`);
+    const [download] = await Promise.all([page.waitForEvent('download'), page.click('[data-testid="save-copy"]')]);
+    await download.saveAs(at(name));
+  };
+  for (const name of [names[0], names[4], made]) await save(name);
+  h.check(at(made));
+  assert.equal(h.backingOf(at(made)), names[0]);
+  h.qemuImg('compare', '-f', 'qcow2', '-F', 'qcow2', at(made), at(names[4]));
+});
