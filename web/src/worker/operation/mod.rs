@@ -66,8 +66,8 @@ async fn preview_here(
         return Ok(None);
     };
     let form = &ways::decided(form, &ways);
-    let (form, refusal) = match plan(session, form) {
-        Ok(_) => (form.clone(), None),
+    let (form, refusal, made) = match plan(session, form) {
+        Ok(plan) => (form.clone(), None, Some(plan)),
         // Shown as it would be with the override, so that one sees what would happen.
         Err(error) if error.kind() == ErrorKind::Dependents && !form.force => (
             Operation {
@@ -75,6 +75,7 @@ async fn preview_here(
                 ..form.clone()
             },
             Some(sentence(&error.to_string())),
+            None,
         ),
         // Another way may do.
         Err(error) if ways.iter().any(|way| way.possible) => {
@@ -86,7 +87,7 @@ async fn preview_here(
         }
         Err(error) => return Err(sentence(&error.to_string())),
     };
-    let Some(sum) = sum(session, &form, stale, note).await? else {
+    let Some(sum) = sum_of(session, &form, made, stale, note).await? else {
         return Ok(None);
     };
     let mut preview = shown(session, &form, &sum, read_only);
@@ -158,6 +159,18 @@ pub async fn sum(
     stale: &dyn Fn() -> bool,
     note: &dyn Fn(String),
 ) -> Result<Option<Sum>, String> {
+    sum_of(session, form, None, stale, note).await
+}
+
+/// The same. `made` is the plan for the form when there is one that nobody else needs: making it
+/// may take a while.
+async fn sum_of(
+    session: &Session,
+    form: &Operation,
+    made: Option<Option<Plan>>,
+    stale: &dyn Fn() -> bool,
+    note: &dyn Fn(String),
+) -> Result<Option<Sum>, String> {
     if let Some((known, sum)) = &session.sum
         && known == form
     {
@@ -174,10 +187,15 @@ pub async fn sum(
             return Ok(None);
         }
     }
-    // What is seen only by reading all of the data is left to the run.
-    let outline =
-        wish::wish(session, &ways::settled(session, form)).map(|wish| wish.map(wish::outline));
-    let Some(plan) = planned(session, outline).map_err(say)? else {
+    let plan = match made.filter(|_| !reads_everything(form)) {
+        Some(made) => made,
+        // What is seen only by reading all of the data is left to the run.
+        None => {
+            let wish = wish::wish(session, &ways::settled(session, form));
+            planned(session, wish.map(|wish| wish.map(wish::outline))).map_err(say)?
+        }
+    };
+    let Some(plan) = plan else {
         return Ok(Some(Sum::default()));
     };
     let mut sum = Sum::begin(&plan);
