@@ -6,10 +6,12 @@ use backchain::plan::{CreateOptions, Operation};
 use backchain::stage::try_out;
 use backchain::{NodeId, Place, Source, Tree};
 use backchain_format::bytes::to_usize;
+use backchain_native::{FsGate, GateOptions};
 use backchain_testkit::build::strategy::{Limits, tree};
 use backchain_testkit::case::{Case, id};
-use backchain_testkit::cases;
+use backchain_testkit::{cases, qemu};
 use proptest::prelude::*;
+use std::process::Command;
 use std::sync::Arc;
 
 /// Byte by byte: where every guest has its bytes from.
@@ -101,7 +103,7 @@ fn create(gate: &mut MapGate, name: &str, backing: Option<&str>) {
     gate.0.insert(name.into(), file);
 }
 
-fn run(tree: &Tree) -> Stats {
+fn run_all(tree: &Tree) -> Stats {
     let mut stats = Stats::new(tree, &|node| node.name == "whole.raw");
     while stats.advance(1) {}
     stats
@@ -128,7 +130,7 @@ fn loops_end() {
     let mut tree = Tree::new();
     assert_eq!(tree.add(&gate, "top", None).unwrap(), top);
     assert!(tree.find_loop(top).is_some());
-    let stats = run(&tree);
+    let stats = run_all(&tree);
     for node in tree.nodes() {
         assert_eq!(
             stats.layer(node.id).unwrap().unallocated,
@@ -176,9 +178,51 @@ fn what_was_given_up_does_not_count() {
     assert_eq!(tree.add(&gate, "gone", None).unwrap(), gone);
     assert_eq!(tree.add(&gate, "keep", None).unwrap(), keep);
     let all = 4 << 20;
-    let both = run(&tree).layer(raw).unwrap();
+    let both = run_all(&tree).layer(raw).unwrap();
     assert_eq!((both.data, both.unique), (all, all), "'gone' reads it");
     tree.give_up(gone);
-    let one = run(&tree).layer(raw).unwrap();
+    let one = run_all(&tree).layer(raw).unwrap();
     assert_eq!((one.data, one.unique, one.shadowed), (all, 0, all));
+}
+
+/// What is hidden, but kept by an internal snapshot, cannot be given back.
+#[test]
+fn snapshots_keep_what_is_hidden() {
+    if !qemu::installed() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (base, top) = (path("base.qcow2"), path("top.qcow2"));
+    let run = |program: &str, args: &[&str]| {
+        let done = Command::new(program).args(args).output().unwrap();
+        assert!(done.status.success(), "{program} {args:?}: {done:?}");
+    };
+    run("qemu-img", &["create", "-q", "-f", "qcow2", &base, "16M"]);
+    run("qemu-io", &["-c", "write -P 1 0 4M", &base]);
+    run("qemu-img", &["snapshot", "-c", "then", &base]);
+    // The first MiB is the layer's alone again, and so is a fifth one.
+    run(
+        "qemu-io",
+        &["-c", "write -P 2 0 1M", "-c", "write -P 2 8M 1M", &base],
+    );
+    run(
+        "qemu-img",
+        &[
+            "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", &base, &top,
+        ],
+    );
+    let hide = ["write -P 3 0 3M", "write -P 3 8448k 256k"];
+    run("qemu-io", &["-c", hide[0], "-c", hide[1], &top]);
+    let gate = FsGate::new(GateOptions::default());
+    let mut tree = Tree::new();
+    tree.add(&gate, &top, None).unwrap();
+    let stats = run_all(&tree);
+    let told = stats.layer(tree.find("base.qcow2").unwrap()).unwrap();
+    let mib = 1 << 20;
+    assert_eq!((told.data, told.unique), (5 * mib, 5 * mib - told.shadowed));
+    assert_eq!((told.shadowed, told.kept), (3 * mib + mib / 4, 2 * mib));
+    assert_eq!(told.could_give_back(), mib + mib / 4);
+    let told = stats.layer(tree.find("top.qcow2").unwrap()).unwrap();
+    assert_eq!((told.shadowed, told.kept), (0, 0));
 }

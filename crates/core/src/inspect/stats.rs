@@ -1,12 +1,15 @@
 //! What each layer of a tree is good for: how much it holds, and how much of that anybody reads.
 
+use super::walk::{TableWalk, entries};
 use crate::chain::{Node, NodeId, Tree};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::extent::Place;
 use crate::image::Extents;
+use backchain_format::qcow2::L2Kind;
 use serde::Serialize;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// How a layer's disk divides up, in bytes. Data and compressed data together are what is
@@ -25,10 +28,18 @@ pub struct LayerStats {
     /// layer without overlays.
     pub unique: u64,
     /// Of data, compressed or not: what every guest has something else for in a layer above.
-    /// The layer could give that back, but for what its internal snapshots have, too.
     pub shadowed: u64,
+    /// Of what is shadowed: what an internal snapshot of the layer has, too, or may have.
+    pub kept: u64,
     /// Of the zeros: what every guest has something else for in a layer above.
     pub shadowed_zero: u64,
+}
+
+impl LayerStats {
+    /// Bytes that nobody reads from the layer: it could give them back.
+    pub fn could_give_back(&self) -> u64 {
+        self.shadowed.saturating_sub(self.kept)
+    }
 }
 
 /// Statistics of all layers of a tree at once: one sweep over all of them in guest order.
@@ -37,7 +48,8 @@ pub struct LayerStats {
 pub struct Stats {
     lanes: Vec<Lane>,
     by_id: HashMap<NodeId, usize>,
-    /// Where the current extent of each layer ends, nearest first.
+    /// Where the current extent of each layer ends, nearest first; and, with numbers behind
+    /// those of all layers, where what snapshots have begins and ends.
     ends: BinaryHeap<Reverse<(u64, usize)>>,
     pos: u64,
     size: u64,
@@ -57,6 +69,17 @@ struct Lane {
     through: usize,
     stats: LayerStats,
     error: Option<Error>,
+    /// What internal snapshots have, too: only where there are some.
+    kept: Option<Kept>,
+    /// Its current or next range, and whether that has begun.
+    run: Range<u64>,
+    inside: bool,
+}
+
+/// Guest ranges whose clusters internal snapshots have, too, in order.
+struct Kept {
+    walk: TableWalk,
+    runs: VecDeque<Range<u64>>,
 }
 
 /// What a layer has at a place.
@@ -95,6 +118,7 @@ impl Stats {
         };
         for index in 0..stats.lanes.len() {
             stats.next(index);
+            stats.next_kept(index);
         }
         stats
     }
@@ -107,14 +131,17 @@ impl Stats {
                 return false;
             };
             self.pos = end;
-            self.next(index);
+            match index.checked_sub(self.lanes.len()) {
+                None => self.next(index),
+                Some(index) => self.next_kept(index),
+            }
         }
         true
     }
 
     /// First guest byte that is not counted yet.
     pub fn pos(&self) -> u64 {
-        self.pos
+        self.pos.min(self.size)
     }
 
     /// Bytes of the longest disk.
@@ -152,6 +179,30 @@ impl Stats {
         if before != after {
             self.tell(lane_below(&self.lanes, index), after);
         }
+    }
+
+    /// Passes an edge of what a layer's internal snapshots have.
+    fn next_kept(&mut self, index: usize) {
+        let lanes = self.lanes.len();
+        let Some(lane) = self.lanes.get_mut(index) else {
+            return;
+        };
+        lane.count(self.pos);
+        lane.inside = self.pos >= lane.run.start && self.pos < lane.run.end;
+        if !lane.inside && self.pos >= lane.run.start {
+            let Some(run) = lane.next_run(self.pos) else {
+                lane.kept = None;
+                return;
+            };
+            lane.inside = run.start <= self.pos;
+            lane.run = run;
+        }
+        let edge = if lane.inside {
+            lane.run.end
+        } else {
+            lane.run.start
+        };
+        self.ends.push(Reverse((edge, lanes + index)));
     }
 
     /// Tells a layer that one more overlay lets a guest see it, or one less.
@@ -237,6 +288,23 @@ impl Lane {
             through: 0,
             stats: LayerStats::default(),
             error,
+            kept: Kept::of(node),
+            run: 0..0,
+            inside: false,
+        }
+    }
+
+    /// The next range behind `pos` that internal snapshots have, too.
+    fn next_run(&mut self, pos: u64) -> Option<Range<u64>> {
+        loop {
+            match self.kept.as_mut()?.next() {
+                Ok(Some(run)) if run.end <= pos => {}
+                Ok(run) => return run,
+                Err(error) => {
+                    self.error.get_or_insert(self.node.blame(error));
+                    return None;
+                }
+            }
         }
     }
 
@@ -293,9 +361,55 @@ impl Lane {
         *sum += bytes;
         match self.kind {
             Kind::Data | Kind::Compressed if seen => stats.unique += bytes,
-            Kind::Data | Kind::Compressed => stats.shadowed += bytes,
+            Kind::Data | Kind::Compressed => {
+                stats.shadowed += bytes;
+                if self.inside {
+                    stats.kept += bytes;
+                }
+            }
             Kind::Zero if !seen => stats.shadowed_zero += bytes,
             _ => {}
         }
+    }
+}
+
+impl Kept {
+    fn of(node: &Node) -> Option<Self> {
+        let image = node.image.as_ref().ok()?.as_qcow2()?;
+        (image.head.header.snapshots > 0).then(|| Self {
+            walk: TableWalk::active(&node.source, image),
+            runs: VecDeque::new(),
+        })
+    }
+
+    fn next(&mut self) -> Result<Option<Range<u64>>> {
+        let layout = self.walk.layout();
+        let cluster = layout.cluster.bytes();
+        if self.runs.is_empty() {
+            let Some(table) = self.walk.next()? else {
+                return Ok(None);
+            };
+            for (index, entry) in entries(&table.bytes, layout) {
+                // Whether packed data is shared, only its refcount would tell.
+                let shared = match entry.kind {
+                    L2Kind::Standard { .. } => !entry.copied,
+                    L2Kind::Compressed(_) => true,
+                    L2Kind::Zero { .. } | L2Kind::Unallocated => false,
+                };
+                let start = table.guest.saturating_add(index * cluster);
+                let end = start.saturating_add(cluster);
+                match self.runs.back_mut() {
+                    Some(run) if shared && run.end == start => run.end = end,
+                    _ if shared => self.runs.push_back(start..end),
+                    _ => {}
+                }
+            }
+            if self.runs.is_empty() {
+                // One table at a time: an empty range leads on to the next.
+                let end = table.guest.saturating_add(layout.table_span());
+                self.runs.push_back(end..end);
+            }
+        }
+        Ok(self.runs.pop_front())
     }
 }
