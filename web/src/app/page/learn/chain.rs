@@ -74,6 +74,13 @@ fn boxes(tree: &Tree, start: &Tree, veiled: bool) -> Vec<DiagramBox> {
     boxes
 }
 
+/// An internal snapshot, within its layer's box.
+pub fn snapshot_mark(name: &str) -> Html {
+    html! {
+        <span class="layer__snapshot"><i class="fas fa-camera" aria-hidden="true" />{ " " }{ name }</span>
+    }
+}
+
 fn ghost(nth: usize) -> u32 {
     u32::MAX - u32::try_from(nth).unwrap_or_default()
 }
@@ -82,6 +89,11 @@ fn ghost(nth: usize) -> u32 {
 /// elsewhere.
 fn active(layer: &Layer, tree: &Tree, start: &Tree) -> bool {
     let before = start.layers.iter().find(|old| old.name == layer.name);
+    // A file that never stood on another one, and that nothing stands on, is left over.
+    let never = before.is_some_and(|old| old.backing_name.is_empty());
+    if never && layer.backing_name.is_empty() && tree.layers.len() > 1 {
+        return false;
+    }
     let was = before.is_none_or(|old| start.overlays(old.id).next().is_none());
     was && tree.overlays(layer.id).next().is_none()
 }
@@ -101,6 +113,9 @@ fn drawn(layer: &Layer, active: bool, veiled: bool) -> DiagramBox {
     if !layer.backing_name.is_empty() {
         label.push_str(&format!(", on {}", stem(&layer.backing_name)));
     }
+    for snapshot in &layer.snapshots {
+        label.push_str(&format!(", with the internal snapshot {}", snapshot.name));
+    }
     if state != State::Ok {
         label.push_str(&format!(", {}", text::state(state)));
     }
@@ -110,7 +125,12 @@ fn drawn(layer: &Layer, active: bool, veiled: bool) -> DiagramBox {
         dim: state == State::Invalid || layer.role == Role::Spare,
         class: classes!(role, format!("layer--{}", state.name())),
         label: label.into(),
-        content: html! { <span class="layer__name">{ stem(&layer.name) }</span> },
+        content: html! {
+            <>
+                <span class="layer__name">{ stem(&layer.name) }</span>
+                { for layer.snapshots.iter().map(|snapshot| snapshot_mark(&snapshot.name)) }
+            </>
+        },
         hooks: Some([
             layer.name.clone().into(),
             layer.backing_name.clone().into(),

@@ -1,5 +1,6 @@
 //! The figure that the chain is to become, with what is true of it already.
 
+use super::chain::snapshot_mark;
 use super::goal::Goal;
 use crate::app::diagram::{Diagram, DiagramBox};
 use crate::protocol::Tree;
@@ -80,7 +81,7 @@ fn boxes(goal: &Goal, tree: &Tree, peeked: &[Peeked], veiled: bool) -> Vec<Diagr
                 content: html! {
                     <>
                         <span class="layer__name">{ one.name }</span>
-                        if !note.is_empty() { <span class="layer__note">{ note }</span> }
+                        { for one.snapshots.iter().flatten().map(|name| snapshot_mark(name)) }
                     </>
                 },
                 hooks: None,

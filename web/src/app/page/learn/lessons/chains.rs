@@ -183,7 +183,7 @@ const CLONES: Lesson = Lesson {
         read(
             "Read its info",
             &[
-                "Choose a layer in the figure. What the page shows is what `info` prints: the *virtual size* is the disk the guest sees, the *disk size* is what the file takes, and the *backing file* is the link.",
+                "Choose a layer in the figure. What the page shows is what `info` prints: the *virtual size* is the disk the guest sees, the *disk size* is what the file takes (the page says *file size*), and the *backing file* is the link.",
                 "$ qemu-img info --backing-chain Clone-2.qcow2",
             ],
         ),
