@@ -309,7 +309,7 @@ impl Files {
         let same = self
             .0
             .iter()
-            .position(|old| old.handle.is_none() && old.path == entry.path);
+            .position(|old| old.handle.is_none() && !old.planned && old.path == entry.path);
         Ok(self.store(same, entry))
     }
 
