@@ -478,6 +478,82 @@ describe('the cheapest way', () => {
   });
 });
 
+describe('options of merges', () => {
+  const bitmaps = (name) => (info(name)['format-specific'].data.bitmaps ?? []).map((b) => b.name);
+
+  test('a commit takes the bitmaps along and empties the top, when asked to', async () => {
+    chain();
+    h.qemuImg('bitmap', '--add', at('top.qcow2'), 'seen');
+    h.qemuIo(at('top.qcow2'), 'qcow2', 'write -P 0x51 9M 1M');
+    const view = remember('top.qcow2');
+    await dropFolder();
+    await perform('commit', { top: 'top.qcow2', base: 'mid.qcow2' }, { bitmaps: true, 'empty-top': true });
+    assert.deepEqual(bitmaps('mid.qcow2'), ['seen']);
+    h.same(at('mid.qcow2'), 'qcow2', view);
+    h.same(at('top.qcow2'), 'qcow2', view);
+    for (const name of ['mid.qcow2', 'top.qcow2']) h.check(at(name));
+    const map = JSON.parse(h.qemuImg('map', '--output=json', at('top.qcow2')));
+    assert.ok(map.every((extent) => extent.depth > 0), 'the top still holds something');
+  });
+
+  test('what a rebase copies is compressed, when asked to', async () => {
+    chain();
+    const view = remember('top.qcow2');
+    const before = h.fileSize(at('top.qcow2'));
+    await dropFolder();
+    await perform('rebase', { top: 'top.qcow2', base: 'base.qcow2' }, { pack: true });
+    assert.equal(h.backingOf(at('top.qcow2')), 'base.qcow2');
+    assert.ok(h.fileSize(at('top.qcow2')) < before + (1 << 20));
+    h.check(at('top.qcow2'));
+    h.same(at('top.qcow2'), 'qcow2', view);
+  });
+
+  test('an export copies the bitmaps, when asked to', async () => {
+    chain();
+    h.qemuImg('bitmap', '--add', at('top.qcow2'), 'seen');
+    await dropFolder();
+    await perform('export', { top: 'top.qcow2' }, { name: 'out.qcow2', bitmaps: true });
+    assert.deepEqual(bitmaps('out.qcow2'), ['seen']);
+    h.check(at('out.qcow2'));
+  });
+});
+
+describe('the preview', () => {
+  test('tells what is missing beside the field, and cannot be run before', async () => {
+    chain();
+    await dropFolder();
+    await h.choose(page, 'resize', { top: 'top.qcow2' });
+    await fill({ size: '12 apples' });
+    await page.waitForSelector('[data-testid="preview"][data-ready="true"]');
+    assert.equal(await page.getAttribute('[data-testid="size"]', 'aria-invalid'), 'true');
+    assert.match(await page.innerText('.field:has([data-testid="size"])'), /no size/);
+    assert.ok(await page.isDisabled('[data-testid="run"]'));
+    await fill({ size: '1G' });
+    await page.waitForSelector('[data-testid="run"]:not([disabled])');
+    await h.choose(page, 'revert', { top: 'top.qcow2' });
+    await page.waitForSelector('[data-testid="preview"][data-ready="true"]');
+    assert.match(await page.innerText('[data-testid="preview"]'), /top\.qcow2 has no internal snapshots/);
+    assert.ok(await page.isDisabled('[data-testid="run"]'));
+  });
+
+  test('plays as a film: the data moves, then the links are as afterwards', async () => {
+    await page.click('[data-testid="demo"]');
+    await page.waitForSelector('[data-name="Snap-4.qcow2"]');
+    await h.choose(page, 'commit', { top: 'Snap-3.qcow2', base: 'RootBase.qcow2' });
+    await page.click('[data-testid="preview"][data-ready="true"] [data-testid="animate"]');
+    const act = (name) => page.waitForFunction(
+      (wanted) => document.querySelector('[data-testid="film-act"]')?.textContent === wanted, name);
+    await act('Before');
+    assert.equal(await page.locator('[data-testid="film"] .flow').count(), 0);
+    await act('Data moves');
+    assert.equal(await page.locator('[data-testid="film"] path.flow').count(), 3);
+    await act('After');
+    assert.equal(await page.locator('[data-testid="film"] .layer--invalid').count(), 3);
+    await page.click('[data-testid="film-end"]');
+    await page.waitForSelector('figure:nth-of-type(2)');
+  });
+});
+
 describe('menus, drags and keys', () => {
   const demo = async () => {
     await page.click('[data-testid="demo"]');

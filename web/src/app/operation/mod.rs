@@ -2,6 +2,7 @@
 
 pub mod actions;
 pub mod ask;
+pub mod figures;
 pub mod form;
 pub mod menu;
 pub mod preview;

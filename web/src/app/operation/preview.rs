@@ -1,10 +1,9 @@
 //! What an operation would do, before it is done.
 
+use super::figures::Figures;
 use super::ways::WaysView;
-use crate::app::diagram::{Diagram, DiagramBox};
 use crate::app::text;
-use crate::protocol::operation::NEW;
-use crate::protocol::{Command, Fate, FileWrite, Layer, LayerId, Operation, Preview, Tree};
+use crate::protocol::{Command, FileWrite, Operation, Preview, Tree};
 use patternfly_yew::prelude::*;
 use std::rc::Rc;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
@@ -79,7 +78,7 @@ fn planned(tree: &Rc<Tree>, preview: &Preview, onway: &Callback<Operation>) -> H
                 <p class="preview__summary">{ &preview.summary }</p>
             }
             if !preview.after.is_empty() || preview.made.is_some() {
-                { pictures(tree, preview) }
+                <Figures tree={tree.clone()} preview={preview.clone()} />
             }
             if !preview.invalid.is_empty() {
                 <Alert inline=true plain=true r#type={AlertType::Warning}
@@ -108,119 +107,6 @@ fn planned(tree: &Rc<Tree>, preview: &Preview, onway: &Callback<Operation>) -> H
             }
         </>
     }
-}
-
-/// The figures: before, with the data's way, and after.
-fn pictures(tree: &Tree, preview: &Preview) -> Html {
-    let shown = involved(tree, preview);
-    let fate = |id: LayerId| preview.after.iter().find(|after| after.layer == id);
-    let name = |layer: &Layer| html! { <span class="layer__name">{ &layer.name }</span> };
-    let before: Vec<DiagramBox> = shown
-        .iter()
-        .map(|layer| DiagramBox {
-            id: layer.id,
-            backing: layer.backing,
-            dim: false,
-            class: classes!(
-                preview
-                    .flow
-                    .iter()
-                    .any(|&(from, _)| from == layer.id)
-                    .then_some("layer--moves")
-            ),
-            label: layer.name.clone().into(),
-            content: name(layer),
-            hooks: None,
-        })
-        .collect();
-    let made = preview.made.iter().map(|made| DiagramBox {
-        id: NEW,
-        backing: made.backing,
-        dim: false,
-        class: classes!("layer--written"),
-        label: format!("{} new", made.name).into(),
-        content: html! {
-            <>
-                <span class="layer__name">{ &made.name }</span>
-                <span class="layer__note">{ "new" }</span>
-            </>
-        },
-        hooks: None,
-    });
-    let after: Vec<DiagramBox> = shown
-        .iter()
-        .map(|layer| {
-            let after = fate(layer.id);
-            let (class, note) = match after.map_or(Fate::Untouched, |after| after.fate) {
-                Fate::Untouched => ("", ""),
-                Fate::Written => ("layer--written", "written"),
-                Fate::Relinked => ("layer--relinked", "new link"),
-                Fate::Invalid => ("layer--invalid", "invalid"),
-                Fate::Spare => ("layer--spare", "no longer needed"),
-            };
-            DiagramBox {
-                id: layer.id,
-                backing: after.map_or(layer.backing, |after| after.backing),
-                dim: matches!(
-                    after.map(|after| after.fate),
-                    Some(Fate::Invalid | Fate::Spare)
-                ),
-                class: classes!(class),
-                label: format!("{} {note}", layer.name).trim().to_owned().into(),
-                content: html! {
-                    <>
-                        { name(layer) }
-                        if !note.is_empty() { <span class="layer__note">{ note }</span> }
-                    </>
-                },
-                hooks: None,
-            }
-        })
-        .chain(made)
-        .collect();
-    // What is made is only there afterwards.
-    let (flow_to_new, flow): (Vec<_>, Vec<_>) =
-        preview.flow.iter().copied().partition(|&(_, to)| to == NEW);
-    html! {
-        <div class="pictures">
-            <figure>
-                <figcaption>{ "Before" }</figcaption>
-                <Diagram boxes={Rc::new(before)} compact=true {flow} label="Before" />
-            </figure>
-            <figure>
-                <figcaption>{ "After" }</figcaption>
-                <Diagram boxes={Rc::new(after)} compact=true flow={flow_to_new} label="After" />
-            </figure>
-        </div>
-    }
-}
-
-/// The layers worth drawing: what changes, and what is directly beside it.
-fn involved<'a>(tree: &'a Tree, preview: &Preview) -> Vec<&'a Layer> {
-    let mut ids: Vec<LayerId> = Vec::new();
-    for after in &preview.after {
-        let was = tree.layer(after.layer).and_then(|layer| layer.backing);
-        if after.fate != Fate::Untouched || after.backing != was {
-            ids.extend(
-                [Some(after.layer), after.backing, was]
-                    .into_iter()
-                    .flatten(),
-            );
-        }
-    }
-    ids.extend(preview.made.iter().filter_map(|made| made.backing));
-    ids.extend(preview.flow.iter().flat_map(|&(from, to)| [from, to]));
-    let beside: Vec<LayerId> = tree
-        .layers
-        .iter()
-        .filter(|l| l.backing.is_some_and(|b| ids.contains(&b)))
-        .map(|l| l.id)
-        .collect();
-    ids.extend(beside);
-    tree.layers
-        .iter()
-        .filter(|layer| ids.contains(&layer.id))
-        .collect()
 }
 
 fn amounts(preview: &Preview) -> Html {
