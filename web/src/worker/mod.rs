@@ -269,7 +269,8 @@ async fn run(
         Ok(done) => {
             let names = |ids: &[usize]| {
                 let mut ids = ids.to_vec();
-                ids.sort_unstable();
+                // From the base up, as they are drawn.
+                ids.sort_by_key(|&nth| operation::depth_of_file(session, nth));
                 let names = ids.iter().filter_map(|&nth| session.files.0.get(nth));
                 names
                     .map(|entry| entry.name().to_owned())

@@ -412,5 +412,13 @@ fn depth(session: &Session, id: NodeId) -> usize {
     below.take(session.tree.nodes().len()).count()
 }
 
+/// Number of layers below a file, for putting files in order.
+#[must_use]
+pub fn depth_of_file(session: &Session, nth: usize) -> usize {
+    let layer = u32::try_from(nth).ok();
+    let id = layer.and_then(|layer| session.node(layer).ok());
+    id.map_or(0, |id| depth(session, id))
+}
+
 /// More than this is said to be much.
 const LARGE: u64 = 16 << 30;
