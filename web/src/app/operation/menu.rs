@@ -13,6 +13,9 @@ pub struct OperationsProperties {
     pub chosen: Option<Kind>,
     pub disabled: bool,
     pub onchoose: Callback<Kind>,
+    /// The page hears the keys of the operations.
+    #[prop_or(true)]
+    pub keys: bool,
 }
 
 /// The bar: merging at hand, the rest in menus.
@@ -77,14 +80,14 @@ pub fn operations(props: &OperationsProperties) -> Html {
                         class={classes!("operations__item", chosen.then_some("operations__item--chosen"))}
                         data-testid={format!("op-{}", words.id)}
                         title={words.what}
-                        aria-keyshortcuts={words.key}
+                        aria-keyshortcuts={props.keys.then_some(words.key)}
                         aria-pressed={chosen.to_string()}
                         disabled={props.disabled}
                         onclick={props.onchoose.reform(move |_: MouseEvent| kind)}
                     >
                         <i class={classes!("fas", words.icon)} aria-hidden="true" />
                         <span>{ words.label }</span>
-                        <kbd aria-hidden="true">{ words.key }</kbd>
+                        if props.keys { <kbd aria-hidden="true">{ words.key }</kbd> }
                     </button>
                 }
             }) }

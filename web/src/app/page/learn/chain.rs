@@ -109,12 +109,17 @@ fn drawn(layer: &Layer, active: bool, veiled: bool) -> DiagramBox {
         _ if active && state == State::Ok => "layer--active",
         _ => "",
     };
-    let mut label = format!("{}, {}", stem(&layer.name), text::role(layer.role));
+    let mut label = stem(&layer.name).to_owned();
+    // What is seen comes first, in the same words.
+    for snapshot in &layer.snapshots {
+        label.push_str(&format!(" {}", snapshot.name));
+    }
+    label.push_str(&format!(", {}", text::role(layer.role)));
     if !layer.backing_name.is_empty() {
         label.push_str(&format!(", on {}", stem(&layer.backing_name)));
     }
-    for snapshot in &layer.snapshots {
-        label.push_str(&format!(", with the internal snapshot {}", snapshot.name));
+    if !layer.snapshots.is_empty() {
+        label.push_str(", with internal snapshots");
     }
     if state != State::Ok {
         label.push_str(&format!(", {}", text::state(state)));

@@ -183,7 +183,7 @@ fn workplace(props: &WorkplaceProperties) -> Html {
                 </div>
             }
             if act.is_some_and(|act| act::kind(&act).is_some()) {
-                <Operations chosen={model.form.as_ref().map(|form| form.operation.kind)} disabled={model.running() || !props.ready} onchoose={choose} />
+                <Operations keys=false chosen={model.form.as_ref().map(|form| form.operation.kind)} disabled={model.running() || !props.ready} onchoose={choose} />
             }
             if let Some(form) = &model.form {
                 <OperationView

@@ -155,5 +155,5 @@ const PROGRESS: Lesson = Lesson {
 
 /// Long enough to be seen, and to be stopped.
 pub(super) const LONG: &str = "RootBase 1024M: 0+1M=11
-    Snap-1 < RootBase: 8M+224M=21 1000M\"the end\"
+    Snap-1 < RootBase: 8M+160M=21 1000M\"the end\"
     Active < Snap-1: 4M+64K=31";
