@@ -61,6 +61,16 @@ pub fn figures(props: &FiguresProperties) -> Html {
             </button>
         }
     };
+    if before.is_empty() {
+        return html! {
+            <div class="pictures">
+                <figure>
+                    <figcaption>{ "After" }</figcaption>
+                    <Diagram boxes={after.clone()} compact=true label="After" />
+                </figure>
+            </div>
+        };
+    }
     let Some(act) = *film else {
         return html! {
             <div class="pictures">

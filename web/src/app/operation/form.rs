@@ -62,7 +62,7 @@ pub fn fields(props: &FieldsProperties) -> Html {
         .filter_map(drawn)
         .partition(|(rare, _)| *rare);
     html! {
-        <form class="fields" onsubmit={Callback::from(|event: SubmitEvent| event.prevent_default())}>
+        <form class="form" onsubmit={Callback::from(|event: SubmitEvent| event.prevent_default())}>
             { select("top", shape.top, tree, &tops, operation.top, none_on_top, *disabled, set_top) }
             if let Some(base) = shape.base.filter(|_| shape::base_matters(operation)) {
                 { select(
@@ -78,9 +78,9 @@ pub fn fields(props: &FieldsProperties) -> Html {
             }
             { for usual.into_iter().map(|(_, view)| view) }
             if !rare.is_empty() {
-                <details class="fields__more">
+                <details class="form__more">
                     <summary data-testid="more-options">{ "More options" }</summary>
-                    <div class="fields">{ for rare.into_iter().map(|(_, view)| view) }</div>
+                    <div class="form">{ for rare.into_iter().map(|(_, view)| view) }</div>
                 </details>
             }
             if props.can_force || operation.force {
