@@ -4,9 +4,10 @@
 
 use backchain::chain::Reader;
 use backchain::{Source, Tree};
-use backchain_web::protocol::{Access, Granted, Kind, Operation, Progress};
+use backchain_web::protocol::{Access, Field, Granted, Kind, Operation, Progress};
 use backchain_web::worker::execute::{Run, Stopped};
-use backchain_web::worker::operation::{sum, wish};
+use backchain_web::worker::operation::{place, plan, sum};
+use backchain_web::worker::private;
 use backchain_web::worker::recipe;
 use backchain_web::worker::session::Session;
 use std::cell::Cell;
@@ -34,14 +35,8 @@ fn layer(session: &Session, name: &str) -> u32 {
 }
 
 fn operation(session: &Session, kind: Kind, top: &str, base: Option<&str>) -> Operation {
-    Operation {
-        kind,
-        top: layer(session, top),
-        base: base.map(|base| layer(session, base)),
-        link_only: false,
-        method: None,
-        force: false,
-    }
+    let base = base.map(|base| layer(session, base));
+    Operation::new(kind, layer(session, top), base)
 }
 
 /// A sample of what the guest reads from `name`: one block at the start of each MiB.
@@ -64,14 +59,23 @@ async fn carry_out(
     stop: &Cell<bool>,
     report: &dyn Fn(Progress),
 ) -> Result<(), Stopped> {
-    let plan = session.tree.plan(&wish(session, operation)?).unwrap();
+    let plan = plan(session, operation).unwrap().unwrap();
     let total = sum(session, operation, &|| false, &|_| ())
         .await?
         .unwrap()
         .written();
-    let ended = Run::new(session, &[], stop, report, total)
-        .carry_out(plan)
-        .await;
+    let mut run = Run::new(session, &[], stop, report, total);
+    let place = place::destination(session, operation, None, &[]);
+    if let Some(name) = operation.makes() {
+        run = run.making(name, place.clone());
+    }
+    let mut ended = run.carry_out(plan).await;
+    if let Ok(written) = &mut ended
+        && let Some(handle) = written.made.take()
+    {
+        let origin = place::origin(session, operation, None, &place).unwrap();
+        session.files.add_handle(origin, handle).await.unwrap();
+    }
     session.files.refresh().await;
     session.open();
     ended.map(|_| ())
@@ -109,6 +113,66 @@ async fn what_stays_valid_reads_as_before() {
         assert!(guest(&session, same) == before, "{kind:?}");
         assert!(seen.get() > 0.0, "no progress was told");
     }
+}
+
+/// Snapshots, new files and changes to one image: the disk of the active layer stays what it is,
+/// and what is made reads like what it was made of.
+#[wasm_bindgen_test]
+async fn every_other_kind_is_carried_out() {
+    let top = "Snap-4.qcow2";
+    let made = |kind, name: &str| (kind, vec![(Field::Name, name.to_owned())]);
+    let named = |name: &str| vec![(Field::SnapshotName, name.to_owned())];
+    let first = || vec![(Field::Snapshot, "1".to_owned())];
+    let packed = vec![
+        (Field::Name, "packed.qcow2".to_owned()),
+        (Field::Compress, "zstd".to_owned()),
+    ];
+    let mut session = demo_session().await;
+    let before = guest(&session, top);
+    for (kind, entries) in [
+        (Kind::Snapshot, named("one")),
+        (Kind::Revert, first()),
+        (Kind::DeleteSnapshot, first()),
+        (Kind::Resize, vec![(Field::Size, "+1M".to_owned())]),
+        (
+            Kind::Amend,
+            vec![(Field::Amendment, "refcount_bits=32".to_owned())],
+        ),
+        (Kind::Bitmap, vec![(Field::Bitmap, "b".to_owned())]),
+        made(Kind::Overlay, "over.qcow2"),
+        (Kind::Export, packed),
+    ] {
+        let mut operation = operation(&session, kind, top, None);
+        operation.entries = entries;
+        carry_out(&mut session, &operation, &Cell::new(false), &|_| ())
+            .await
+            .unwrap();
+        assert!(guest(&session, top) == before, "{kind:?}");
+        if let Some(name) = operation.makes() {
+            assert!(guest(&session, name) == before, "{kind:?}");
+        }
+    }
+}
+
+/// A name that is taken, in the tree or in the folder, is never written over.
+#[wasm_bindgen_test]
+async fn what_is_there_is_not_written_over() {
+    let mut session = demo_session().await;
+    let make = |session: &Session, name: &str| {
+        operation(session, Kind::Overlay, "Snap-4.qcow2", None).with(Field::Name, name)
+    };
+    let known = make(&session, "Snap-1.qcow2");
+    assert!(plan(&session, &known).is_err());
+    // Somebody else makes a file of that name meanwhile.
+    let new = make(&session, "new.qcow2");
+    private::scratch(recipe::DEMO_FOLDER, "new.qcow2")
+        .await
+        .unwrap();
+    let ended = carry_out(&mut session, &new, &Cell::new(false), &|_| ()).await;
+    assert!(
+        matches!(&ended, Err(Stopped::Failed { why, .. }) if why.contains("already")),
+        "{ended:?}"
+    );
 }
 
 #[wasm_bindgen_test]
