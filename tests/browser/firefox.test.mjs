@@ -176,3 +176,26 @@ test('the demo chain lives in the browser and is written in place', async () => 
     /Pattern verification failed/,
   );
 });
+
+test('a lesson of the course is done, its worker killed on the way, and shown as slides', async () => {
+  const is = (id, more = '') => page.waitForSelector(`[data-testid="${id}"]${more}`);
+  const press = async (id) => page.click(`.step--now [data-testid="${id}"]`);
+  await page.evaluate(() => { location.hash = '#/learn/killed-half-way'; });
+  await is('workplace', '[data-ready="true"]');
+  await press('continue');
+  await press('by-itself');
+  await is('lesson', '[data-done="2"]');
+  await is('workplace', '[data-ready="true"]');
+  await is('peek', '[data-known="true"]');
+  await drawn({ 'RootBase.qcow2': '', 'Snap-1.qcow2': 'RootBase.qcow2', 'Active.qcow2': 'Snap-1.qcow2' });
+  assert.doesNotMatch(await text('[data-testid="peek"]'), /cannot be read|[1-9] error/);
+  await page.click('.step--now [data-testid="answer"][data-right="true"]');
+  await press('check');
+  await is('lesson', '[data-done="3"]');
+  await press('show-me');
+  await is('preview', '[data-ready="true"]');
+  await page.click('[data-testid="run"]');
+  await is('lesson-done');
+  await page.evaluate(() => { location.hash = '#/talk/blockcommit-s1/3'; });
+  await is('slide-done', '[data-reached="true"]');
+});
