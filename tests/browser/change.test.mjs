@@ -580,6 +580,15 @@ describe('menus, drags and keys', () => {
     await page.keyboard.press('Enter');
     await page.keyboard.press('s');
     await page.waitForSelector('[data-testid="operation"][aria-label="Take internal snapshot"]');
+    // The focus goes on in the form, and after the run to what closes it.
+    await focusOn('top');
+    await page.waitForSelector('[data-testid="preview"][data-ready="true"]');
+    await page.focus('[data-testid="run"]');
+    await page.keyboard.press('Enter');
+    await page.waitForSelector('[data-testid="result"][data-status="done"]');
+    await page.waitForFunction(() => document.activeElement?.textContent === 'Close');
+    await page.keyboard.press('Enter');
+    await page.waitForSelector('[data-testid="operation"]', { state: 'detached' });
   });
 
   test('a layer has a menu of its own, by mouse, by key and by button', async () => {

@@ -18,7 +18,8 @@ use form::Fields;
 use patternfly_yew::prelude::*;
 use preview::PreviewView;
 use std::rc::Rc;
-use web_sys::{Element, ScrollIntoViewOptions, ScrollLogicalPosition};
+use wasm_bindgen::JsCast;
+use web_sys::{Element, HtmlElement, ScrollIntoViewOptions, ScrollLogicalPosition};
 use yew::prelude::*;
 
 #[derive(Clone, PartialEq, Properties)]
@@ -59,6 +60,28 @@ pub fn operation_view(props: &OperationViewProperties) -> Html {
                 let options = ScrollIntoViewOptions::new();
                 options.set_block(ScrollLogicalPosition::Start);
                 panel.scroll_into_view_with_scroll_into_view_options(&options);
+            }
+        });
+    }
+    {
+        // Focus that went with a menu, or with the button that was pressed, goes on here.
+        let panel = panel.clone();
+        let finished = matches!(props.form.stage, Stage::Finished { .. });
+        use_effect_with((operation.kind, finished), move |&(_, finished)| {
+            let now = gloo::utils::document().active_element();
+            let lost = now.is_none_or(|now| {
+                let in_menu = now.closest("[role=menu]").is_ok_and(|menu| menu.is_some());
+                in_menu || now.tag_name() == "BODY"
+            });
+            let wanted = if finished {
+                ".panel__foot button"
+            } else {
+                ".form select"
+            };
+            let panel = panel.cast::<Element>().filter(|_| lost);
+            let found = panel.and_then(|panel| panel.query_selector(wanted).ok().flatten());
+            if let Some(found) = found.and_then(|found| found.dyn_into::<HtmlElement>().ok()) {
+                let _ = found.focus();
             }
         });
     }
