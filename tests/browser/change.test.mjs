@@ -280,6 +280,18 @@ describe('new files', () => {
     assert.equal(h.fileSize(at('blank.img')), 5 << 20);
   });
 
+  test('an image is made where there is no file yet, and becomes the first layer', async () => {
+    await page.click('[data-testid="new-image"]');
+    await fill({ name: 'first.qcow2', place: 'private', size: '64M' });
+    const result = await h.run(page);
+    assert.equal(result.status, 'done', result.text);
+    await page.waitForSelector('[data-testid="node"][data-name="first.qcow2"][data-state="ok"]');
+    const [download] = await Promise.all([page.waitForEvent('download'), page.click('[data-testid="save"]')]);
+    await download.saveAs(at('first.qcow2'));
+    h.check(at('first.qcow2'));
+    assert.equal(info('first.qcow2')['virtual-size'], 64 << 20);
+  });
+
   const EXPORTS = {
     'flattened as qcow2': [{}, 'qcow2'],
     'flattened as raw': [{ format: 'raw' }, 'raw'],

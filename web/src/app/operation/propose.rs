@@ -5,6 +5,9 @@ use crate::protocol::{Field, Kind, Layer, LayerId, Operation, Place, Tree};
 /// The most likely wish: `kind` for the selected layer, or for the end of the longest chain.
 #[must_use]
 pub fn proposal(tree: &Tree, kind: Kind, selected: Option<LayerId>) -> Option<Operation> {
+    if tree.layers.is_empty() {
+        return (kind == Kind::Create).then(|| fill(tree, Operation::new(kind, None, None)));
+    }
     let depth = |id: LayerId| tree.below(id).len();
     let longest = tree
         .layers

@@ -211,9 +211,23 @@ pub fn files_page(props: &FilesPageProperties) -> Html {
                 </div>
             }
             if empty {
-                <Welcome opening={model.opening} {onfiles} {onfolder} {ondemo}>
-                    <RecentFiles bench={bench.clone()} />
-                </Welcome>
+                if let Some(form) = &model.form {
+                    <h1 class="sr-only">{ "Disk images" }</h1>
+                    <OperationView
+                        tree={model.tree.clone()}
+                        form={form.clone()}
+                        onchange={let bench = bench.clone(); move |operation| bench.dispatch(Action::Change(operation))}
+                        onrun={run}
+                        oncancel={cancel}
+                        ontry={on(Bench::stage)}
+                        staged={0}
+                        trying={model.staged.busy.is_some()}
+                    />
+                } else {
+                    <Welcome opening={model.opening} {onfiles} {onfolder} {ondemo} onnew={choose.reform(|()| Kind::Create)}>
+                        <RecentFiles bench={bench.clone()} />
+                    </Welcome>
+                }
             } else {
                 <FilesHead layers={model.tree.layers.len()} {onfiles} {ondemo} onclear={on(Bench::clear)} onkeys={show_keys.reform(|()| true)} />
                 <Operations chosen={model.form.as_ref().map(|form| form.operation.kind)} disabled={model.running()} onchoose={choose} />

@@ -15,6 +15,7 @@ pub struct WelcomeProperties {
     pub onfiles: Callback<()>,
     pub onfolder: Callback<()>,
     pub ondemo: Callback<()>,
+    pub onnew: Callback<()>,
     /// What stands between the drop zone and the operations.
     #[prop_or_default]
     pub children: Html,
@@ -41,6 +42,9 @@ pub fn welcome(props: &WelcomeProperties) -> Html {
                     </button>
                     <button type="button" class="pf-v6-c-button pf-m-link" data-testid="demo" onclick={click(&props.ondemo)}>
                         { "Try the demo chain" }
+                    </button>
+                    <button type="button" class="pf-v6-c-button pf-m-link" data-testid="new-image" onclick={click(&props.onnew)}>
+                        { "New image" }
                     </button>
                 </div>
                 if props.opening {
