@@ -80,10 +80,10 @@ struct Sweep {
 }
 
 impl Sweep {
-    fn new(chain: &Chain, size: u64) -> Result<Self> {
+    fn new(chain: &Chain, start: u64, size: u64) -> Result<Self> {
         Ok(Self {
             chain: chain.clone(),
-            extents: chain.extents_to(0, size)?,
+            extents: chain.extents_to(start, size)?,
             now: None,
         })
     }
@@ -120,12 +120,25 @@ impl Comparison {
             end
         };
         Ok(Self {
-            sides: [Sweep::new(a, end)?, Sweep::new(b, end)?],
+            sides: [Sweep::new(a, 0, end)?, Sweep::new(b, 0, end)?],
             sizes,
             strict,
             pos: 0,
             end: stop,
             status: None,
+        })
+    }
+
+    /// Compares the guest bytes `range` alone, and not strictly.
+    pub fn within(a: &Chain, b: &Chain, range: std::ops::Range<u64>) -> Result<Self> {
+        let whole = Self::new(a, b, false)?;
+        let end = range.end.min(whole.end);
+        let start = range.start.min(end);
+        Ok(Self {
+            sides: [Sweep::new(a, start, end)?, Sweep::new(b, start, end)?],
+            pos: start,
+            end,
+            ..whole
         })
     }
 

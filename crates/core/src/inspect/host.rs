@@ -12,7 +12,6 @@ use backchain_format::qcow2::{
     RefcountTableEntry, incompatible,
 };
 use serde::Serialize;
-use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -442,74 +441,4 @@ impl Owner {
             _ => self.max(other),
         }
     }
-}
-
-/// What is at one place of a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Found {
-    /// The guest offset of the cluster's first byte, for guest data and L2 tables.
-    pub guest: Option<u64>,
-    /// The name of the snapshot whose data it is; `None` for the active disk.
-    pub snapshot: Option<String>,
-    /// The L2 table that refers to it.
-    pub table: Option<u64>,
-}
-
-/// Which guest cluster the host cluster at byte `host` of a qcow2 file belongs to: the first
-/// one found, in the active disk and then in the snapshots. Reads all L2 tables if need be.
-pub fn find_owner(node: &Node, host: u64) -> Result<Option<Found>> {
-    let Some(image) = node.image()?.as_qcow2() else {
-        return Ok(None);
-    };
-    let mut disks = vec![(None, TableWalk::active(&node.source, image))];
-    for snapshot in image.snapshots(node.source.as_ref())? {
-        let entries = u64::from(snapshot.l1_entries);
-        let walk = TableWalk::new(&node.source, image, snapshot.l1_table, entries);
-        disks.push((Some(snapshot.name), walk));
-    }
-    let cluster = image.head.header.cluster;
-    let start = cluster.align_down(host);
-    // Snapshots share tables, and a damaged L1 table may name one over and over.
-    let mut seen = HashSet::new();
-    let mut best: Option<(u64, Found)> = None;
-    for (snapshot, mut walk) in disks {
-        while let Some((guest, at)) = walk.next_place()? {
-            if !seen.insert(at.0) {
-                continue;
-            }
-            let bytes = walk.read(at)?;
-            let table = L2Table { guest, at, bytes };
-            if table.at.0 == start {
-                return Ok(Some(Found {
-                    guest: Some(table.guest),
-                    snapshot,
-                    table: None,
-                }));
-            }
-            for (index, entry) in entries(&table.bytes, walk.layout()) {
-                let (at, len) = match entry.kind {
-                    L2Kind::Standard { host } | L2Kind::Zero { host: Some(host) } => {
-                        (host.0, cluster.bytes())
-                    }
-                    L2Kind::Compressed(packed) => (packed.host.0, packed.len),
-                    L2Kind::Zero { host: None } | L2Kind::Unallocated => continue,
-                };
-                // The length of packed bytes is an upper limit: of two that claim the place,
-                // the one that begins later has it.
-                let nearer = best.as_ref().is_none_or(|(known, _)| at > *known);
-                if nearer && (at..at.saturating_add(len)).contains(&host) {
-                    let found = Found {
-                        guest: Some(guest.saturating_add(index << cluster.bits())),
-                        snapshot: snapshot.clone(),
-                        table: Some(table.at.0),
-                    };
-                    best = Some((at, found));
-                }
-            }
-            if best.as_ref().is_some_and(|(at, _)| *at == host) {
-                return Ok(best.map(|(_, found)| found));
-            }
-        }
-    }
-    Ok(best.map(|(_, found)| found))
 }

@@ -42,7 +42,16 @@ impl Search {
         Self::new(Bytes::Host(source), needle, start, end)
     }
 
-    fn new(bytes: Bytes, needle: Vec<u8>, start: u64, end: u64) -> Result<Self> {
+    /// Ends at byte `end`, if that is nearer than the end of all.
+    #[must_use]
+    pub fn until(mut self, end: u64) -> Self {
+        self.end = self.end.min(end);
+        self
+    }
+
+    /// # Errors
+    /// For a needle of a length that is not allowed.
+    pub(super) fn check(needle: &[u8]) -> Result<()> {
         if needle.is_empty() || needle.len() > MAX_NEEDLE {
             let message = format!(
                 "{} bytes to search for, 1 to {MAX_NEEDLE} are allowed",
@@ -50,6 +59,11 @@ impl Search {
             );
             return Err(Error::new(ErrorKind::Invalid, message));
         }
+        Ok(())
+    }
+
+    fn new(bytes: Bytes, needle: Vec<u8>, start: u64, end: u64) -> Result<Self> {
+        Self::check(&needle)?;
         Ok(Self {
             bytes,
             needle,
