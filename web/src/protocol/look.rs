@@ -29,29 +29,59 @@ pub enum Look {
         len: u32,
         beside: Option<LayerId>,
     },
-    /// What is at one place.
+    /// What is at one place, and what `lane`, a layer of the chain, has there itself.
     At {
         layer: LayerId,
         space: Space,
         offset: u64,
+        lane: Option<LayerId>,
     },
-    /// The next place of `needle` from `start` on.
+    /// The next place of `needle` from `start` on, or the last one that begins before it.
     Find {
         layer: LayerId,
         space: Space,
         start: u64,
         needle: ByteBuf,
+        back: bool,
+    },
+    /// Where `layer` and `other` differ next behind `start`, or last before it.
+    Differ {
+        layer: LayerId,
+        other: LayerId,
+        space: Space,
+        start: u64,
+        back: bool,
     },
     /// No more looking for bytes.
     StopFinding,
+    /// The guest bytes `start..end` of the chain of `layer` as runs.
+    Runs {
+        layer: LayerId,
+        start: u64,
+        end: u64,
+    },
+    /// The bytes `start..end` of the file of `layer` as runs of one owner.
+    Owners {
+        layer: LayerId,
+        start: u64,
+        end: u64,
+    },
+    /// The check of a file that is too large to be checked unasked.
+    Check { layer: LayerId },
 }
 
 impl Look {
     /// Whether `newer` makes this look pointless.
     #[must_use]
     pub fn replaced_by(&self, newer: &Self) -> bool {
+        let seeks = |look: &Self| {
+            matches!(
+                look,
+                Self::Find { .. } | Self::Differ { .. } | Self::StopFinding
+            )
+        };
         let same = std::mem::discriminant(self) == std::mem::discriminant(newer);
-        same || matches!((self, newer), (Self::Find { .. }, Self::StopFinding))
+        same || seeks(self) && seeks(newer)
     }
 }
 
@@ -72,6 +102,8 @@ pub enum Seen {
     Bytes(BytesSeen),
     At(AtSeen),
     Find(FindSeen),
+    Runs(RunsSeen),
+    Owners(OwnersSeen),
     /// A look that came to nothing, and why.
     Failed {
         look: Look,
@@ -126,6 +158,8 @@ pub struct DiskSeen {
     pub total: u64,
     /// What the check found; `None` while it is not done.
     pub findings: Option<Vec<Defect>>,
+    /// The file is so large that it is checked only when asked for.
+    pub unchecked: bool,
 }
 
 /// A finding of the check.
@@ -150,6 +184,10 @@ pub struct BytesSeen {
     pub fields: Vec<FieldSeen>,
     /// What the first byte is a part of, in words.
     pub owner: String,
+    /// The number of the first byte's owner; 255 where there is none or it is not known.
+    pub kind: u8,
+    /// The same place in the file of a layer, for guest bytes that are there as they are.
+    pub host: Option<(LayerId, u64)>,
 }
 
 /// A field of a structure of the format.
@@ -157,6 +195,8 @@ pub struct BytesSeen {
 pub struct FieldSeen {
     pub offset: u64,
     pub len: u64,
+    /// The number of the owner whose structure it is a part of.
+    pub kind: u8,
     pub name: String,
     pub value: String,
     pub meaning: String,
@@ -175,18 +215,59 @@ pub struct AtSeen {
     pub host: Option<(LayerId, u64)>,
     /// The same place on the guest's disk, where there is one.
     pub guest: Option<u64>,
+    /// The layer that was asked about, what it has there itself in words, and where.
+    pub lane: Option<(LayerId, String, Option<u64>)>,
 }
 
+/// How far a search for bytes or differences has come.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FindSeen {
     pub layer: LayerId,
     pub space: Space,
-    /// Bytes of the needle.
+    /// Bytes of the needle; 1 for a difference.
     pub len: u32,
-    /// Searched up to here.
-    pub pos: u64,
-    pub end: u64,
+    /// Differences were looked for.
+    pub differ: bool,
+    /// Towards the start.
+    pub back: bool,
+    /// Bytes that are done with, of all there were to search.
+    pub done: u64,
+    pub total: u64,
     pub hit: Option<u64>,
     /// Nothing more comes of this search.
     pub finished: bool,
+}
+
+/// Guest ranges, as `qemu-img map` lists them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunsSeen {
+    pub layer: LayerId,
+    pub start: u64,
+    pub end: u64,
+    pub runs: Vec<Run>,
+    /// There are more.
+    pub more: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    pub start: u64,
+    pub len: u64,
+    /// The layer that decides.
+    pub layer: Option<LayerId>,
+    pub name: String,
+    pub what: String,
+    /// Offset in its file, where the bytes are there as they are.
+    pub host: Option<u64>,
+}
+
+/// Parts of a file with one owner.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OwnersSeen {
+    pub layer: LayerId,
+    pub start: u64,
+    pub end: u64,
+    /// First byte, bytes, number of the owner (255: not known), its name.
+    pub runs: Vec<(u64, u64, u8, String)>,
+    pub more: bool,
 }

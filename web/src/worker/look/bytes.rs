@@ -1,13 +1,13 @@
 //! Bytes, and the fields they belong to.
 
 use super::disk::{owner_at, owner_name};
-use super::{chain, node, words};
+use super::{at, chain, node, words};
 use crate::protocol::LayerId;
 use crate::protocol::look::{BytesSeen, FieldSeen, Space};
 use crate::worker::session::Session;
 use backchain::chain::Reader;
 use backchain::format::bytes::to_usize;
-use backchain::inspect::fields;
+use backchain::inspect::{Owner, Structure, fields};
 use backchain::source::read_padded;
 use serde_bytes::ByteBuf;
 
@@ -35,12 +35,23 @@ pub(super) fn bytes(
         None => None,
     };
     let mut owner = String::new();
+    let mut kind = None;
+    let mut host = None;
     let mut named = Vec::new();
-    if space == Space::Host
-        && let Some(found) = owner_at(session, &node, start)
-    {
-        owner = owner_name(found).to_owned();
-        named = fields(&node, found, start..start + take).map_err(words)?;
+    match space {
+        Space::Host => {
+            if let Some(found) = owner_at(session, &node, start) {
+                owner = owner_name(found).to_owned();
+                kind = Some(found);
+                named = fields(&node, found, start..start.saturating_add(take)).map_err(words)?;
+            }
+        }
+        Space::Guest if start < size => {
+            let at = at::guest(session, layer, start, None)?;
+            owner = at.text;
+            host = at.host;
+        }
+        Space::Guest => {}
     }
     Ok(BytesSeen {
         layer,
@@ -54,6 +65,7 @@ pub(super) fn bytes(
             .map(|f| FieldSeen {
                 offset: f.offset,
                 len: f.len,
+                kind: owner_of(f.structure) as u8,
                 name: f.name,
                 value: f.value,
                 meaning: f.meaning,
@@ -61,7 +73,23 @@ pub(super) fn bytes(
             })
             .collect(),
         owner,
+        kind: kind.map_or(u8::MAX, |owner| owner as u8),
+        host,
     })
+}
+
+/// Whose colour the fields of a structure have.
+fn owner_of(structure: Structure) -> Owner {
+    match structure {
+        Structure::Header => Owner::Header,
+        // They share the header's cluster, and are told apart from it.
+        Structure::Extension => Owner::Encryption,
+        Structure::BackingName => Owner::Bitmap,
+        Structure::L1 => Owner::L1,
+        Structure::L2 => Owner::L2,
+        Structure::RefcountTable => Owner::RefcountTable,
+        Structure::RefcountBlock => Owner::RefcountBlock,
+    }
 }
 
 fn size_of(session: &Session, layer: LayerId, space: Space) -> Result<u64, String> {

@@ -21,6 +21,8 @@ pub(super) struct Known {
     node: NodeId,
     map: HostMap,
     findings: Option<Vec<Defect>>,
+    /// The part that was shown last, and its cells.
+    shown: (std::ops::Range<u64>, u32),
 }
 
 /// Goes on with a file until it is done or others wait.
@@ -43,17 +45,14 @@ pub(super) async fn disk(
         let Some(map) = HostMap::new(&node) else {
             return Err("A raw file is the disk itself: all of it is data.".to_owned());
         };
-        session.memory.disk = Some(Known {
-            node: node.id,
-            map,
-            findings: None,
-        });
+        session.memory.disk = Some(Known::new(&node, map));
     }
     let Some(known) = &mut session.memory.disk else {
         return Ok(None);
     };
     let cells = cells.clamp(1, MAX_COLUMNS);
     let range = range.start..range.end.min(node.source.len());
+    known.shown = (range.clone(), cells);
     let mut more = true;
     while more {
         let until = js::now() + TURN;
@@ -77,6 +76,33 @@ pub(super) async fn disk(
         tell(Seen::Disk(disk_seen(known, layer, &node, &range, cells)));
     }
     Ok(None)
+}
+
+impl Known {
+    fn new(node: &Node, map: HostMap) -> Self {
+        Self {
+            node: node.id,
+            map,
+            findings: None,
+            shown: (0..node.source.len(), 1),
+        }
+    }
+}
+
+/// Checks a file that is being looked at, however large it is.
+pub(super) fn check_now(
+    session: &mut Session,
+    layer: LayerId,
+    tell: &dyn Fn(Seen),
+) -> Result<(), String> {
+    let node = node(session, layer)?;
+    let known = session.memory.disk.as_mut();
+    if let Some(known) = known.filter(|known| known.node == node.id) {
+        known.findings = Some(defects(&node));
+        let (range, cells) = known.shown.clone();
+        tell(Seen::Disk(disk_seen(known, layer, &node, &range, cells)));
+    }
+    Ok(())
 }
 
 /// The check runs in one go: for larger files it would keep the engine busy for too long.
@@ -149,6 +175,7 @@ fn disk_seen(
         done: known.map.done(),
         total: known.map.total(),
         findings: known.findings.clone(),
+        unchecked: known.findings.is_none() && node.source.len() > LARGEST_CHECKED,
     }
 }
 
@@ -174,20 +201,21 @@ pub(super) fn owner_name(owner: Owner) -> &'static str {
 
 /// Who owns byte `offset` of the file, as far as it is known without walking all of it.
 pub(super) fn owner_at(session: &mut Session, node: &Arc<Node>, offset: u64) -> Option<Owner> {
+    known(session, node)?.owner(offset)
+}
+
+/// The owners of a file, as far as they can be known in a moment; `None` for a raw file.
+pub(super) fn known<'a>(session: &'a mut Session, node: &Arc<Node>) -> Option<&'a HostMap> {
     if session
         .memory
         .disk
         .as_ref()
         .is_none_or(|known| known.node != node.id)
     {
-        session.memory.disk = HostMap::new(node).map(|map| Known {
-            node: node.id,
-            map,
-            findings: None,
-        });
+        session.memory.disk = HostMap::new(node).map(|map| Known::new(node, map));
     }
     let map = &mut session.memory.disk.as_mut()?.map;
-    let until = js::now() + 4.0 * TURN;
+    let until = js::now() + TURN;
     while map.advance(16) && js::now() < until {}
-    map.owner(offset)
+    Some(map)
 }

@@ -5,11 +5,12 @@ mod bytes;
 mod disk;
 mod find;
 pub(super) mod map;
+mod runs;
 
 use super::session::{Session, sentence};
 use crate::protocol::LayerId;
-use crate::protocol::look::{Look, Seen};
-use backchain::inspect::Overview;
+use crate::protocol::look::{Look, Seen, Space};
+use backchain::inspect::{Overview, OwnerSearch};
 use backchain::{Chain, Node};
 use std::sync::Arc;
 
@@ -24,6 +25,10 @@ pub struct Memory {
     disk: Option<disk::Known>,
     /// A map that was begun.
     map: Option<(Look, Chain, Overview)>,
+    /// A search that was begun.
+    seek: Option<(Look, find::Seek)>,
+    /// A look for who refers to a place of a file.
+    owner: Option<(Look, OwnerSearch)>,
 }
 
 /// Answers a look until it is done or others wait; then it gives back how to go on.
@@ -61,16 +66,26 @@ pub async fn look(
             layer,
             space,
             offset,
-        } => at::at(session, *layer, *space, *offset).map(|seen| {
-            tell(Seen::At(seen));
+            lane,
+        } => match space {
+            Space::Guest => at::guest(session, *layer, *offset, *lane).map(|seen| {
+                tell(Seen::At(seen));
+                None
+            }),
+            Space::Host => at::host(session, look, (*layer, *offset), stale, tell).await,
+        },
+        Look::Find { .. } | Look::Differ { .. } => find::find(session, look, stale, tell).await,
+        Look::Runs { layer, start, end } => runs::runs(session, *layer, *start..*end).map(|seen| {
+            tell(Seen::Runs(seen));
             None
         }),
-        Look::Find {
-            layer,
-            space,
-            start,
-            needle,
-        } => find::find(session, (*layer, *space), *start, needle, stale, tell).await,
+        Look::Owners { layer, start, end } => {
+            runs::owners(session, *layer, *start..*end).map(|seen| {
+                tell(Seen::Owners(seen));
+                None
+            })
+        }
+        Look::Check { layer } => disk::check_now(session, *layer, tell).map(|()| None),
         Look::StopFinding => Ok(None),
     };
     answered.unwrap_or_else(|why| {
