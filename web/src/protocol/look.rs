@@ -86,9 +86,10 @@ impl Look {
 }
 
 /// What offsets count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Space {
     /// Bytes of the disk that the guest sees.
+    #[default]
     Guest,
     /// Bytes of the file.
     Host,
@@ -102,6 +103,8 @@ pub enum Seen {
     Bytes(BytesSeen),
     At(AtSeen),
     Find(FindSeen),
+    /// The search was stopped.
+    FindingStopped,
     Runs(RunsSeen),
     Owners(OwnersSeen),
     /// A look that came to nothing, and why.
@@ -236,6 +239,8 @@ pub struct FindSeen {
     pub hit: Option<u64>,
     /// Nothing more comes of this search.
     pub finished: bool,
+    /// It was stopped before its end.
+    pub stopped: bool,
 }
 
 /// Guest ranges, as `qemu-img map` lists them.

@@ -1,44 +1,59 @@
 //! Bytes: of the guest's disk or of the file, with the fields of the format named.
 
+use super::hex::{ROW, SCREEN, fields, rows, target};
 use super::needle;
+use super::owner;
+use super::seek::{self, Seek, screen_of};
+use super::spot::Spot;
 use crate::app::text;
-use crate::protocol::look::{BytesSeen, FieldSeen, FindSeen, Look, Space};
+use crate::protocol::look::{AtSeen, BytesSeen, FindSeen, Look, Space};
 use crate::protocol::{LayerId, Tree};
-use serde_bytes::ByteBuf;
+use gloo::timers::callback::Timeout;
 use std::rc::Rc;
 use wasm_bindgen::JsCast;
 use web_sys::{HtmlInputElement, HtmlSelectElement};
 use yew::prelude::*;
 
-/// Bytes of a row, and rows on the screen.
-const ROW: u64 = 16;
-const ROWS: u64 = 24;
-const SCREEN: u64 = ROW * ROWS;
 /// Steps of the slider.
 const STEPS: u64 = 10_000;
+/// Places remembered.
+const REMEMBERED: usize = 200;
 
 #[derive(Clone, PartialEq, Properties)]
 pub struct BytesViewProperties {
     pub tree: Rc<Tree>,
     pub layer: LayerId,
-    /// What is shown, from which byte on.
-    pub place: (Space, u64),
-    pub onplace: Callback<(Space, u64)>,
+    pub spot: Spot,
+    pub onspot: Callback<Spot>,
+    pub onselect: Callback<LayerId>,
     pub seen: Option<Rc<BytesSeen>>,
     pub find: Option<Rc<FindSeen>>,
+    /// The guest byte of the first one shown, when that was asked for.
+    pub at: Option<Rc<AtSeen>>,
     pub onlook: Callback<Look>,
+}
+
+/// A place that was left.
+type Left = (LayerId, Space, u64);
+
+/// Where one was before, and where one came back from.
+#[derive(Default, PartialEq, Clone)]
+struct Trail {
+    back: Vec<Left>,
+    on: Vec<Left>,
 }
 
 #[function_component(BytesView)]
 pub fn bytes_view(props: &BytesViewProperties) -> Html {
-    let beside = use_state(|| None::<LayerId>);
     let wrong = use_state(|| None::<String>);
-    let (space, start) = props.place;
-    let start = start / ROW * ROW;
+    let trail = use_state(Trail::default);
+    let spot = props.spot;
+    let (space, beside) = (spot.space, spot.beside.filter(|id| *id != props.layer));
+    let start = spot.at / ROW * ROW;
     {
         let onlook = props.onlook.clone();
         // A tree made anew means files that may have changed.
-        let wanted = (props.layer, space, start, *beside, props.tree.clone());
+        let wanted = (props.layer, space, start, beside, props.tree.clone());
         use_effect_with(wanted, move |(layer, space, start, beside, _)| {
             onlook.emit(Look::Bytes {
                 layer: *layer,
@@ -49,38 +64,105 @@ pub fn bytes_view(props: &BytesViewProperties) -> Html {
             });
         });
     }
+    // Where one rests in a file, whose guest byte it is is worth knowing.
+    {
+        let (onlook, layer) = (props.onlook.clone(), props.layer);
+        let resting = use_mut_ref(|| None::<Timeout>);
+        use_effect_with((layer, space, start), move |(layer, space, offset)| {
+            let look = Look::At {
+                layer: *layer,
+                space: *space,
+                offset: *offset,
+                lane: None,
+            };
+            *resting.borrow_mut() =
+                (*space == Space::Host).then(|| Timeout::new(250, move || onlook.emit(look)));
+        });
+    }
+    let place = {
+        let onspot = props.onspot.clone();
+        Callback::from(move |(space, at): (Space, u64)| onspot.emit(Spot { space, at, ..spot }))
+    };
+    // Leaps can be taken back; scrolling is no leap.
+    let leap = {
+        let (trail, onspot, onselect) =
+            (trail.clone(), props.onspot.clone(), props.onselect.clone());
+        let here = (props.layer, space, start);
+        Callback::from(move |(layer, space, at): Left| {
+            let mut next = (*trail).clone();
+            next.back.push(here);
+            if next.back.len() > REMEMBERED {
+                next.back.remove(0);
+            }
+            next.on.clear();
+            trail.set(next);
+            if layer != here.0 {
+                onselect.emit(layer);
+            }
+            onspot.emit(Spot { space, at, ..spot });
+        })
+    };
+    let turn = |back: bool| {
+        let (trail, onspot, onselect) =
+            (trail.clone(), props.onspot.clone(), props.onselect.clone());
+        let here = (props.layer, space, start);
+        Callback::from(move |()| {
+            let mut next = (*trail).clone();
+            let (from, to) = if back {
+                (&mut next.back, &mut next.on)
+            } else {
+                (&mut next.on, &mut next.back)
+            };
+            let Some((layer, space, at)) = from.pop() else {
+                return;
+            };
+            to.push(here);
+            trail.set(next);
+            if layer != here.0 {
+                onselect.emit(layer);
+            }
+            onspot.emit(Spot { space, at, ..spot });
+        })
+    };
+    let (back, on) = (turn(true), turn(false));
     // A hit is where the view goes, once.
     {
-        let onplace = props.onplace.clone();
+        let (leap, layer) = (leap.clone(), props.layer);
+        let first = use_mut_ref(|| true);
         use_effect_with(props.find.clone(), move |find| {
-            if let Some(find) = find
+            // What was found before the view opened is no news.
+            let news = !first.replace(false);
+            if let Some(find) = find.as_ref().filter(|_| news)
                 && let Some(hit) = find.hit
             {
-                onplace.emit((find.space, hit / ROW * ROW));
+                leap.emit((layer, find.space, screen_of(hit)));
             }
         });
     }
-    let size = props.seen.as_ref().map_or(0, |seen| seen.size);
+    let seen = props
+        .seen
+        .as_ref()
+        .filter(|seen| seen.space == space)
+        .cloned();
+    let size = seen.as_ref().map_or(0, |seen| seen.size);
     let last = size.saturating_sub(SCREEN).next_multiple_of(ROW);
-    let go = {
-        let onplace = props.onplace.clone();
-        Callback::from(move |to: u64| onplace.emit((space, to.min(last) / ROW * ROW)))
-    };
+    let go = place.reform(move |to: u64| (space, to.min(last) / ROW * ROW));
     let onkeydown = {
-        let go = go.clone();
+        let (go, back, on) = (go.clone(), back.clone(), on.clone());
         Callback::from(move |event: KeyboardEvent| {
-            let to = match event.key().as_str() {
-                "ArrowDown" => start.saturating_add(ROW),
-                "ArrowUp" => start.saturating_sub(ROW),
-                "PageDown" => start.saturating_add(SCREEN),
-                "PageUp" => start.saturating_sub(SCREEN),
-                "Home" => 0,
-                "End" => u64::MAX,
+            match event.key().as_str() {
+                "ArrowDown" => go.emit(start.saturating_add(ROW)),
+                "ArrowUp" => go.emit(start.saturating_sub(ROW)),
+                "PageDown" => go.emit(start.saturating_add(SCREEN)),
+                "PageUp" => go.emit(start.saturating_sub(SCREEN)),
+                "Home" => go.emit(0),
+                "End" => go.emit(u64::MAX),
+                "Backspace" if event.shift_key() => on.emit(()),
+                "Backspace" => back.emit(()),
                 _ => return,
-            };
+            }
             event.prevent_default();
             event.stop_propagation();
-            go.emit(to);
         })
     };
     let onwheel = {
@@ -106,79 +188,64 @@ pub fn bytes_view(props: &BytesViewProperties) -> Html {
         })
     };
     let ongo = {
-        let (go, wrong) = (go.clone(), wrong.clone());
+        let (leap, wrong, layer) = (leap.clone(), wrong.clone(), props.layer);
         Callback::from(move |event: Event| {
             let typed = value_of(&event).unwrap_or_default();
             match needle::offset(&typed) {
                 Some(to) => {
                     wrong.set(None);
-                    go.emit(to);
+                    leap.emit((layer, space, to.min(last) / ROW * ROW));
                 }
+                None if typed.trim().is_empty() => wrong.set(None),
                 None => wrong.set(Some(format!(
                     "“{typed}” is not an offset. Try 0x10000 or 64M."
                 ))),
             }
         })
     };
-    let onspace = {
-        let onplace = props.onplace.clone();
-        Callback::from(move |event: Event| {
-            let host = value_of(&event).is_some_and(|value| value == "host");
-            onplace.emit((if host { Space::Host } else { Space::Guest }, 0));
-        })
+    let onspace = place.reform(|event: Event| {
+        let host = value_of(&event).is_some_and(|value| value == "host");
+        (if host { Space::Host } else { Space::Guest }, 0)
+    });
+    let onbeside = props.onspot.reform(move |event: Event| Spot {
+        beside: value_of(&event).and_then(|value| value.parse().ok()),
+        ..spot
+    });
+    let onfollow = {
+        let layer = props.layer;
+        leap.reform(move |to: u64| (layer, Space::Host, to))
     };
-    let onbeside = {
-        let beside = beside.clone();
-        Callback::from(move |event: Event| {
-            beside.set(value_of(&event).and_then(|v| v.parse().ok()))
-        })
-    };
-    let searching = props.find.as_ref().is_some_and(|find| !find.finished);
-    let typed = use_node_ref();
-    let search = {
-        let (onlook, layer, wrong, typed) = (
-            props.onlook.clone(),
-            props.layer,
-            wrong.clone(),
-            typed.clone(),
-        );
-        let after = props
-            .find
-            .as_ref()
-            .filter(|find| find.space == space)
-            .and_then(|find| find.hit)
-            .filter(|hit| (start..start + SCREEN).contains(hit))
-            .map_or(start, |hit| hit + 1);
-        Callback::from(move |event: SubmitEvent| {
-            event.prevent_default();
-            let text = typed
-                .cast::<HtmlInputElement>()
-                .map(|i| i.value())
-                .unwrap_or_default();
-            match needle::parse(&text) {
-                Ok(needle) if !needle.is_empty() => {
-                    wrong.set(None);
-                    onlook.emit(Look::Find {
-                        layer,
-                        space,
-                        start: after,
-                        needle: ByteBuf::from(needle),
-                    });
-                }
-                Ok(_) => {}
-                Err(why) => wrong.set(Some(why)),
+    let onclick = {
+        let onfollow = onfollow.clone();
+        Callback::from(move |event: MouseEvent| {
+            if let Some(to) = target(&event) {
+                onfollow.emit(to);
             }
         })
     };
-    let stop = props.onlook.reform(|_: MouseEvent| Look::StopFinding);
-    let onfollow = {
-        let onplace = props.onplace.clone();
-        Callback::from(move |to: u64| onplace.emit((Space::Host, to)))
-    };
+    let hit = props
+        .find
+        .as_ref()
+        .filter(|find| find.space == space && !find.differ)
+        .and_then(|find| Some(find.hit?..find.hit?.saturating_add(u64::from(find.len))));
     let slider = u128::from(start) * u128::from(STEPS) / u128::from(last.max(1));
+    let turned = |label: &'static str,
+                  hook: &'static str,
+                  icon: &'static str,
+                  way: &Callback<()>,
+                  there: bool| {
+        let onclick = way.reform(|_: MouseEvent| ());
+        html! {
+            <button type="button" class="icon-button" aria-label={label} title={label} data-testid={hook} disabled={!there} {onclick}>
+                <i class={classes!("fas", icon)} aria-hidden="true" />
+            </button>
+        }
+    };
     html! {
         <div class="look">
             <div class="look__bar">
+                { turned("Back to where I was", "bytes-back", "fa-arrow-left", &back, !trail.back.is_empty()) }
+                { turned("Forward again", "bytes-forward", "fa-arrow-right", &on, !trail.on.is_empty()) }
                 <select class="field" aria-label="Whose bytes" data-testid="space" onchange={onspace}>
                     <option value="guest" selected={space == Space::Guest}>{ "as the guest sees them" }</option>
                     <option value="host" selected={space == Space::Host}>{ "of the file" }</option>
@@ -187,25 +254,32 @@ pub fn bytes_view(props: &BytesViewProperties) -> Html {
                 <select class="field" aria-label="Compare with another layer" data-testid="beside" onchange={onbeside}>
                     <option value="" selected={beside.is_none()}>{ "alone" }</option>
                     { for props.tree.layers.iter().filter(|layer| layer.id != props.layer).map(|layer| html! {
-                        <option value={layer.id.to_string()} selected={*beside == Some(layer.id)}>{ format!("beside {}", layer.name) }</option>
+                        <option value={layer.id.to_string()} selected={beside == Some(layer.id)}>{ format!("beside {}", layer.name) }</option>
                     }) }
                 </select>
-                <form class="look__find" onsubmit={search}>
-                    <input ref={typed} class="field" aria-label="Search for text, or 0x… for bytes" placeholder="text, or 0x…" data-testid="needle" />
-                    <button type="submit" class="icon-button" aria-label="Search on" data-testid="find"><i class="fas fa-search" aria-hidden="true" /></button>
-                    if searching {
-                        <button type="button" class="icon-button" aria-label="Stop searching" onclick={stop}><i class="fas fa-times" aria-hidden="true" /></button>
-                    }
-                </form>
+                <Seek
+                    layer={props.layer} {space} {start} {beside}
+                    find={props.find.clone()}
+                    onlook={props.onlook.clone()}
+                    onwrong={let wrong = wrong.clone(); move |why| wrong.set(why)}
+                />
             </div>
-            <p class="look__at" role="status" data-testid="bytes-at">{ told(props, start, wrong.as_ref()) }</p>
-            <div class="hex-and-fields">
-                <div class="hex" tabindex="0" role="group" aria-label="Bytes; arrow and page keys move" data-testid="hex" data-start={start.to_string()} {onkeydown} {onwheel}>
-                    { rows(props, start) }
+            <p class="look__at" role="status" data-testid="bytes-at">{ told(props, seen.as_deref(), start, wrong.as_ref(), &leap) }</p>
+            <div class={classes!("hex-and-fields", beside.map(|_| "hex-and-fields--wide"))}>
+                <div
+                    class="hex"
+                    tabindex="0"
+                    role="group"
+                    aria-label="Bytes; arrow and page keys move, Backspace leads back"
+                    data-testid="hex"
+                    data-start={start.to_string()}
+                    {onkeydown} {onwheel} {onclick}
+                >
+                    if let Some(seen) = &seen { { rows(seen, start, hit.as_ref()) } }
                 </div>
-                { fields(props, start, &onfollow) }
+                if let Some(seen) = &seen { { fields(seen, start, &onfollow) } }
             </div>
-            <input class="look__slider" type="range" min="0" max={STEPS.to_string()} value={slider.to_string()} aria-label="Where in the whole" oninput={onslide} />
+            <input class="look__slider" type="range" min="0" max={STEPS.to_string()} value={slider.to_string()} aria-label="Where in the whole" aria-valuetext={format!("{start:#x} of {size:#x}")} oninput={onslide} />
         </div>
     }
 }
@@ -221,29 +295,28 @@ fn value_of(event: &Event) -> Option<String> {
     }
 }
 
-fn told(props: &BytesViewProperties, start: u64, wrong: Option<&String>) -> String {
+/// What is shown, in words, with the ways to the same place elsewhere.
+fn told(
+    props: &BytesViewProperties,
+    seen: Option<&BytesSeen>,
+    start: u64,
+    wrong: Option<&String>,
+    leap: &Callback<Left>,
+) -> Html {
     if let Some(wrong) = wrong {
-        return wrong.clone();
+        return html! { wrong };
     }
-    match &props.find {
-        Some(find) if !find.finished => {
-            let percent = text::share(find.pos, find.end) * 100.0;
-            return format!("searching: {percent:.0} %");
-        }
-        Some(find) if find.hit.is_none() => return "Not found from here to the end.".to_owned(),
-        _ => {}
+    if let Some(said) = props.find.as_deref().and_then(seek::told) {
+        return html! { said };
     }
-    let Some(seen) = &props.seen else {
-        return "reading…".to_owned();
+    let Some(seen) = seen else {
+        return html! { "reading…" };
     };
     let mut said = format!(
         "{start:#x} of {:#x} ({})",
         seen.size,
         text::bytes(seen.size)
     );
-    if !seen.owner.is_empty() {
-        said.push_str(&format!(" · {}", seen.owner));
-    }
     if let Some((_, other)) = &seen.beside {
         let differ = seen
             .bytes
@@ -253,114 +326,34 @@ fn told(props: &BytesViewProperties, start: u64, wrong: Option<&String>) -> Stri
             .count();
         said.push_str(&match differ {
             0 => " · the same in both".to_owned(),
+            1 => " · 1 byte differs here".to_owned(),
             n => format!(" · {n} bytes differ here"),
         });
     }
-    said
-}
-
-fn rows(props: &BytesViewProperties, start: u64) -> Html {
-    let Some(seen) = props
-        .seen
+    let at = props
+        .at
         .as_ref()
-        .filter(|seen| seen.space == props.place.0)
-    else {
-        return html! {};
-    };
-    let hit = props
-        .find
-        .as_ref()
-        .filter(|find| find.space == seen.space)
-        .and_then(|find| {
-            let hit = find.hit?;
-            Some(hit..hit + u64::from(find.len))
-        });
-    let row = |n: u64| {
-        let at = start + n * ROW;
-        let byte = |offset: u64| {
-            let index = usize::try_from(offset.checked_sub(seen.start)?).ok()?;
-            let other = seen.beside.as_ref().and_then(|(_, other)| other.get(index));
-            Some((*seen.bytes.get(index)?, other.copied()))
-        };
-        byte(at)?;
-        let cells: Vec<_> = (at..at + ROW)
-            .map(|offset| (offset, byte(offset)))
-            .collect();
-        let class = |offset: u64, byte: u8, other: Option<u8>| {
-            let field = seen
-                .fields
-                .iter()
-                .position(|f| (f.offset..f.offset + f.len).contains(&offset));
-            classes!(
-                (byte == 0).then_some("hex__zero"),
-                field.map(|n| if n % 2 == 0 { "hex__even" } else { "hex__odd" }),
-                other.filter(|other| *other != byte).map(|_| "hex__differs"),
-                hit.as_ref()
-                    .filter(|hit| hit.contains(&offset))
-                    .map(|_| "hex__hit"),
-            )
-        };
-        Some(html! {
-            <div class="hex__row" key={at}>
-                <span class="hex__offset">{ format!("{at:012x}") }</span>
-                <span class="hex__bytes">
-                    { for cells.iter().map(|(offset, found)| match found {
-                        Some((byte, other)) => html! { <span class={class(*offset, *byte, *other)}>{ format!("{byte:02x}") }</span> },
-                        None => html! { <span>{ "  " }</span> },
-                    }) }
-                </span>
-                <span class="hex__text" aria-hidden="true">
-                    { cells.iter().filter_map(|(_, found)| found.map(|(byte, _)| printable(byte))).collect::<String>() }
-                </span>
-            </div>
-        })
-    };
-    html! { { for (0..ROWS).map_while(row) } }
-}
-
-fn printable(byte: u8) -> char {
-    if byte.is_ascii_graphic() || byte == b' ' {
-        char::from(byte)
-    } else {
-        '·'
-    }
-}
-
-fn fields(props: &BytesViewProperties, start: u64, onfollow: &Callback<u64>) -> Html {
-    let Some(seen) = &props.seen else {
-        return html! {};
-    };
-    let shown: Vec<&FieldSeen> = seen
-        .fields
-        .iter()
-        .filter(|f| f.offset < start + SCREEN && f.offset + f.len > start)
-        .collect();
-    if shown.is_empty() || seen.space != props.place.0 {
-        return html! {};
-    }
+        .filter(|at| seen.space == Space::Host && at.offset == start);
+    let layer = props.layer;
+    let guest = at
+        .and_then(|at| at.guest)
+        .map(|guest| leap.reform(move |_: MouseEvent| (layer, Space::Guest, guest)));
+    let host = seen
+        .host
+        .map(|(layer, at)| leap.reform(move |_: MouseEvent| (layer, Space::Host, at)));
+    let owner = at.map_or(seen.owner.as_str(), |at| at.text.as_str());
     html! {
-           <div class="fields" tabindex="0" role="region" aria-label="Fields" data-testid="fields">
-               <table>
-                   <thead><tr><th scope="col">{ "At" }</th><th scope="col">{ "Field" }</th><th scope="col">{ "Value" }</th></tr></thead>
-                   <tbody>
-                       { for shown.into_iter().map(|f| {
-                           let follow = f.target.map(|to| onfollow.reform(move |_: MouseEvent| to));
-                           html! {
-                               <tr key={f.offset}>
-                                   <td class="fields__at">{ format!("{:x}", f.offset) }</td>
-                                   <td>{ &f.name }</td>
-                                   <td>
-                                       <code>{ &f.value }</code>
-                                       if !f.meaning.is_empty() { <small>{ &f.meaning }</small> }
-                                       if let Some(onclick) = follow {
-    { " " }<button type="button" class="link" data-testid="follow" {onclick}>{ "follow" }</button>
-                                       }
-                                   </td>
-                               </tr>
-                           }
-                       }) }
-                   </tbody>
-               </table>
-           </div>
-       }
+        <>
+            { said }
+            if !owner.is_empty() {
+                { " · " }
+                if seen.kind != u8::MAX {
+                    <i class="swatch" style={format!("background:var({})", owner::colour(seen.kind))} />
+                }
+                { owner }
+            }
+            if let Some(onclick) = guest { { " " }<button type="button" class="link" data-testid="to-guest" {onclick}>{ "what the guest sees" }</button> }
+            if let Some(onclick) = host { { " " }<button type="button" class="link" data-testid="to-host" {onclick}>{ "in the file" }</button> }
+        </>
+    }
 }

@@ -1,10 +1,13 @@
 //! The file on disk: host addresses in rows, coloured by owner, with what the check found.
 
 use super::canvas;
+use super::findings::{Findings, OwnersTable};
+use super::owner::{self, COLOURS};
 use super::range::View;
+use crate::app::settings::SettingsContext;
 use crate::app::text;
 use crate::protocol::LayerId;
-use crate::protocol::look::{AtSeen, Defect, DiskSeen, Look, Space};
+use crate::protocol::look::{AtSeen, DiskSeen, Look, OwnersSeen, Space};
 use gloo::timers::callback::Timeout;
 use std::rc::Rc;
 use wasm_bindgen::JsValue;
@@ -14,58 +17,47 @@ use yew::prelude::*;
 /// Cells of a row, and rows.
 const COLUMNS: u32 = 128;
 const ROWS: u32 = 24;
-/// Findings shown in the list.
-const LISTED: usize = 100;
-
-/// The colours of owners, by their numbers.
-const COLOURS: [&str; 14] = [
-    "--unallocated-soft",
-    "--leaked",
-    "--data",
-    "--compressed",
-    "--zero",
-    "--shared",
-    "--bitmap",
-    "--l2",
-    "--l1",
-    "--refcounts",
-    "--refcount-table",
-    "--encryption",
-    "--header",
-    "--corrupt",
-];
+const CELLS: u32 = COLUMNS * ROWS;
+/// Bytes around a finding that are shown.
+const AROUND: u64 = 64 << 20;
 
 #[derive(Clone, PartialEq, Properties)]
 pub struct DiskViewProperties {
     pub layer: LayerId,
     /// Bytes of the file.
     pub size: u64,
+    /// The part to begin with.
+    pub view: Option<(u64, u64)>,
+    pub onview: Callback<(u64, u64)>,
     pub seen: Option<Rc<DiskSeen>>,
     pub at: Option<Rc<AtSeen>>,
+    pub owners: Option<Rc<OwnersSeen>>,
     pub onlook: Callback<Look>,
     pub onjump: Callback<(LayerId, Space, u64)>,
 }
 
 #[function_component(DiskView)]
 pub fn disk_view(props: &DiskViewProperties) -> Html {
-    let view = use_state(|| View::whole(props.size));
+    let view = use_state(|| View::part(props.size, props.view));
     let surface = use_node_ref();
-    let hover = use_state(|| None::<u64>);
+    let cursor = use_state(|| None::<u64>);
     let resting = use_mut_ref(|| None::<Timeout>);
+    let dark = use_context::<SettingsContext>().is_some_and(|settings| settings.now.dark());
     {
-        let (onlook, layer) = (props.onlook.clone(), props.layer);
+        let (onlook, onview, layer) = (props.onlook.clone(), props.onview.clone(), props.layer);
         use_effect_with(*view, move |view| {
             onlook.emit(Look::Disk {
                 layer,
                 start: view.start,
                 end: view.end,
-                cells: COLUMNS * ROWS,
+                cells: CELLS,
             });
+            onview.emit((view.start, view.end));
         });
     }
     {
         let surface = surface.clone();
-        use_effect_with(props.seen.clone(), move |seen| {
+        use_effect_with((props.seen.clone(), dark), move |(seen, _)| {
             if let (Some(seen), Some(canvas)) = (seen, surface.cast::<HtmlCanvasElement>())
                 && let Err(error) = draw(&canvas, seen)
             {
@@ -83,27 +75,29 @@ pub fn disk_view(props: &DiskViewProperties) -> Html {
             };
             let column = part(event.offset_x(), canvas.client_width(), COLUMNS);
             let row = part(event.offset_y(), canvas.client_height(), ROWS);
-            let cells = f64::from(COLUMNS * ROWS);
-            Some(view.at((row * f64::from(COLUMNS) + column) / cells))
+            Some(view.at((row * f64::from(COLUMNS) + column) / f64::from(CELLS)))
         }
     };
-    let onpointermove = {
-        let (hover, onlook, layer, place) = (
-            hover.clone(),
-            props.onlook.clone(),
-            props.layer,
-            place.clone(),
-        );
-        Callback::from(move |event: PointerEvent| {
-            let Some(offset) = place(&event) else { return };
-            hover.set(Some(offset));
+    let point = {
+        let (cursor, onlook, layer) = (cursor.clone(), props.onlook.clone(), props.layer);
+        move |offset: u64| {
+            cursor.set(Some(offset));
             let onlook = onlook.clone();
             let look = Look::At {
                 layer,
                 space: Space::Host,
                 offset,
+                lane: None,
             };
             *resting.borrow_mut() = Some(Timeout::new(120, move || onlook.emit(look)));
+        }
+    };
+    let onpointermove = {
+        let (place, point) = (place.clone(), point.clone());
+        Callback::from(move |event: PointerEvent| {
+            if let Some(offset) = place(&event) {
+                point(offset);
+            }
         })
     };
     let onclick = {
@@ -115,21 +109,50 @@ pub fn disk_view(props: &DiskViewProperties) -> Html {
         })
     };
     let onkeydown = {
-        let view = view.clone();
+        let (view, cursor, point) = (view.clone(), *cursor, point.clone());
+        let (onjump, layer) = (props.onjump.clone(), props.layer);
         Callback::from(move |event: KeyboardEvent| {
-            if let Some(next) = view.keyed(&event.key()) {
+            let key = event.key();
+            let done = if key == "Enter" {
+                if let Some(offset) = cursor {
+                    onjump.emit((layer, Space::Host, offset));
+                }
+                cursor.is_some()
+            } else if let Some(to) = moved(*view, cursor, &key) {
+                view.set(view.showing(to));
+                point(to);
+                true
+            } else if let Some(next) = view.keyed(&key, cursor) {
+                view.set(next);
+                true
+            } else {
+                false
+            };
+            if done {
                 event.prevent_default();
                 event.stop_propagation();
-                view.set(next);
             }
         })
     };
     let zoom = |factor: f64| {
-        let (view, hover) = (view.clone(), *hover);
+        let (view, cursor) = (view.clone(), *cursor);
         Callback::from(move |_: MouseEvent| {
-            let middle = hover.filter(|at| (view.start..view.end).contains(at));
-            let part = middle.map_or(0.5, |at| text::share(at - view.start, view.width()));
-            view.set(view.zoomed(factor, part));
+            let middle = cursor.filter(|at| view.contains(*at));
+            let middle = middle.map_or(0.5, |at| view.part_of(at));
+            view.set(view.zoomed(factor, middle));
+        })
+    };
+    let onshow = {
+        let (view, surface, size) = (view.clone(), surface.clone(), props.size);
+        Callback::from(move |offset: u64| {
+            let start = offset.saturating_sub(AROUND / 2);
+            let around = (start, start.saturating_add(AROUND));
+            view.set(View::part(size, Some(around)).showing(offset));
+            point(offset);
+            if let Some(canvas) = surface.cast::<HtmlCanvasElement>() {
+                canvas.scroll_into_view_with_bool(false);
+                let _ = canvas.focus();
+            }
         })
     };
     let busy = props
@@ -139,75 +162,110 @@ pub fn disk_view(props: &DiskViewProperties) -> Html {
     html! {
         <div class="look">
             <div class="look__bar">
-                <span class="look__range">{ format!("{} – {} of {}", text::bytes(view.start), text::bytes(view.end), text::bytes(props.size)) }</span>
+                <span class="look__range">{ view.words() }</span>
                 <span class="push" />
                 <button type="button" class="icon-button" aria-label="Closer" title="Closer (+)" onclick={zoom(4.0)}><i class="fas fa-search-plus" aria-hidden="true" /></button>
                 <button type="button" class="icon-button" aria-label="Further away" title="Further away (-)" onclick={zoom(0.25)}><i class="fas fa-search-minus" aria-hidden="true" /></button>
             </div>
-            <canvas
-                ref={surface}
-                class="look__canvas look__canvas--disk"
-                tabindex="0"
-                role="img"
-                aria-label="What every part of the file is for. The lists below say the same."
-                data-testid="disk-canvas"
-                data-ready={(!busy).to_string()}
-                {onpointermove} {onclick} {onkeydown}
-            />
-            <p class="look__at" data-testid="disk-at">{ told(props, *hover) }</p>
+            <div class="look__surface">
+                <canvas
+                    ref={surface}
+                    class="look__canvas look__canvas--disk"
+                    tabindex="0"
+                    role="application"
+                    aria-roledescription="map"
+                    aria-label="What every part of the file is for. Arrow keys move the cursor, plus and minus zoom, Enter shows the bytes; the lists below say the same."
+                    aria-describedby="disk-at"
+                    data-testid="disk-canvas"
+                    data-ready={(!busy).to_string()}
+                    {onpointermove} {onclick} {onkeydown}
+                />
+                { mark(*view, *cursor) }
+            </div>
+            <p class="look__at" id="disk-at" role="status" data-testid="disk-at">{ told(props, *cursor) }</p>
             if let Some(seen) = &props.seen {
                 <ul class="look__legend" data-testid="disk-totals">
-                    { for seen.totals.iter().map(|(name, owner, bytes)| html! {
-                        <li key={*owner}><i style={format!("background:var({})", COLOURS.get(usize::from(*owner)).copied().unwrap_or("--edge"))} />{ format!("{name}: {}", text::bytes(*bytes)) }</li>
+                    { for seen.totals.iter().map(|(name, number, bytes)| html! {
+                        <li key={*number}><i style={format!("background:var({})", owner::colour(*number))} />{ format!("{name}: {}", text::bytes(*bytes)) }</li>
                     }) }
                 </ul>
-                { findings(seen, &props.onjump) }
+                <Findings seen={seen.clone()} onlook={props.onlook.clone()} {onshow} onjump={props.onjump.clone()} />
+                <OwnersTable
+                    layer={props.layer}
+                    range={(view.start, view.end)}
+                    ready={!busy}
+                    seen={props.owners.clone()}
+                    onlook={props.onlook.clone()}
+                    onjump={props.onjump.clone()}
+                />
             }
         </div>
     }
 }
 
-fn told(props: &DiskViewProperties, hover: Option<u64>) -> Html {
-    let Some(offset) = hover else {
-        return html! { <span class="quiet">{ "Point at a cell to see what it is for; a click shows its bytes." }</span> };
+/// Where a key moves the cursor: a cell or a row.
+fn moved(view: View, cursor: Option<u64>, key: &str) -> Option<u64> {
+    let cell = (view.width() / u64::from(CELLS)).max(1);
+    let row = cell.saturating_mul(u64::from(COLUMNS));
+    let at = cursor.unwrap_or(view.start);
+    let last = view.size.saturating_sub(1);
+    Some(match key {
+        "ArrowRight" => at.saturating_add(cell).min(last),
+        "ArrowLeft" => at.saturating_sub(cell),
+        "ArrowDown" => at.saturating_add(row).min(last),
+        "ArrowUp" => at.saturating_sub(row),
+        _ => return None,
+    })
+}
+
+/// Which cell of the view a byte is in.
+fn cell_of(start: u64, end: u64, at: u64) -> Option<u32> {
+    let by = at.checked_sub(start)?;
+    let cell = u128::from(by) * u128::from(CELLS) / u128::from(end.saturating_sub(start).max(1));
+    u32::try_from(cell).ok().filter(|cell| *cell < CELLS)
+}
+
+/// The cursor over the map.
+fn mark(view: View, cursor: Option<u64>) -> Html {
+    let Some(cell) = cursor.and_then(|at| cell_of(view.start, view.end, at)) else {
+        return html! {};
+    };
+    let (left, top) = (
+        f64::from(cell % COLUMNS) * 100.0 / f64::from(COLUMNS),
+        f64::from(cell / COLUMNS) * 100.0 / f64::from(ROWS),
+    );
+    html! { <i class="look__cell" style={format!("left:{left:.3}%;top:{top:.3}%;width:{:.3}%;height:{:.3}%", 100.0 / f64::from(COLUMNS), 100.0 / f64::from(ROWS))} /> }
+}
+
+fn told(props: &DiskViewProperties, cursor: Option<u64>) -> Html {
+    let Some(offset) = cursor else {
+        return html! { <span class="quiet">{ "Point at a cell, or use the arrow keys, to see what it is for; a click shows its bytes." }</span> };
     };
     let close = props.at.as_ref().filter(|at| at.offset == offset);
+    let guest = close.and_then(|at| at.guest).map(|guest| {
+        let layer = props.layer;
+        props
+            .onjump
+            .reform(move |_: MouseEvent| (layer, Space::Guest, guest))
+    });
+    // Findings in the cell that is pointed at.
+    let here = props.seen.as_ref().and_then(|seen| {
+        let cell = cell_of(seen.start, seen.end, offset)?;
+        let mut found = seen.findings.iter().flatten();
+        found.find(|defect| {
+            let at = defect
+                .offset
+                .and_then(|at| cell_of(seen.start, seen.end, at));
+            at == Some(cell)
+        })
+    });
     html! {
         <>
             <strong>{ format!("byte {offset:#x}") }</strong>
             if let Some(at) = close { { format!(" · {}", at.text) } }
+            if let Some(defect) = here { { " · " }<strong class="look__failed">{ &defect.text }</strong> }
+            if let Some(onclick) = guest { { " " }<button type="button" class="link" {onclick}>{ "what the guest sees" }</button> }
         </>
-    }
-}
-
-/// What the check found, each with the way to its bytes.
-fn findings(seen: &DiskSeen, onjump: &Callback<(LayerId, Space, u64)>) -> Html {
-    let Some(found) = &seen.findings else {
-        return html! {};
-    };
-    if found.is_empty() {
-        return html! { <p class="quiet" data-testid="findings">{ "The check finds no errors." }</p> };
-    }
-    let line = |defect: &Defect| {
-        let (onjump, layer) = (onjump.clone(), seen.layer);
-        let jump = defect.offset.map(|offset| {
-            Callback::from(move |_: MouseEvent| onjump.emit((layer, Space::Host, offset)))
-        });
-        html! {
-            <li class={classes!(defect.leak.then_some("quiet"))}>
-                { &defect.text }
-                if let Some(onclick) = jump {
-                    { " " }<button type="button" class="link" {onclick}>{ "show" }</button>
-                }
-            </li>
-        }
-    };
-    html! {
-        <div class="facts" data-testid="findings">
-            <h3>{ format!("The check found {}", if found.len() == 1 { "one thing".to_owned() } else { format!("{} things", found.len()) }) }</h3>
-            <ul class="notes">{ for found.iter().take(LISTED).map(line) }</ul>
-            if found.len() > LISTED { <p class="quiet">{ format!("and {} more", found.len() - LISTED) }</p> }
-        </div>
     }
 }
 
@@ -219,23 +277,39 @@ fn draw(surface: &HtmlCanvasElement, seen: &DiskSeen) -> Result<(), JsValue> {
         let colour = colours.get(usize::from(*owner)).copied().unwrap_or(page);
         rgba.extend([colour[0], colour[1], colour[2], 255]);
     }
-    rgba.resize(usize::try_from(COLUMNS * ROWS * 4).unwrap_or(0), 0);
-    // Findings stand out even among what is the same.
-    let corrupt = canvas::colour("--corrupt");
-    let width = (seen.end - seen.start).max(1);
-    for defect in seen.findings.iter().flatten().filter(|defect| !defect.leak) {
-        let Some(by) = defect.offset.and_then(|at| at.checked_sub(seen.start)) else {
-            continue;
-        };
-        let cell = u128::from(by) * u128::from(COLUMNS * ROWS) / u128::from(width);
-        let at = usize::try_from(cell)
-            .unwrap_or(usize::MAX)
-            .saturating_mul(4);
-        if let Some(pixel) = rgba.get_mut(at..at.saturating_add(3)) {
-            pixel.copy_from_slice(&corrupt);
-        }
-    }
+    rgba.resize(usize::try_from(CELLS * 4).unwrap_or(0), 0);
     let picture = canvas::image(&rgba, COLUMNS, ROWS)?;
     let (context, width, height) = canvas::clear(surface)?;
-    context.draw_image_with_html_canvas_element_and_dw_and_dh(&picture, 0.0, 0.0, width, height)
+    context.draw_image_with_html_canvas_element_and_dw_and_dh(&picture, 0.0, 0.0, width, height)?;
+    // Findings stand out even among what is the same: filled where data is in danger, framed
+    // where space is lost.
+    let [red, green, blue] = canvas::colour("--corrupt");
+    let colour = format!("rgb({red},{green},{blue})");
+    context.set_fill_style_str(&colour);
+    context.set_stroke_style_str(&colour);
+    context.set_line_width(2.0);
+    let (wide, high) = (width / f64::from(COLUMNS), height / f64::from(ROWS));
+    for defect in seen.findings.iter().flatten() {
+        let Some(cell) = defect
+            .offset
+            .and_then(|at| cell_of(seen.start, seen.end, at))
+        else {
+            continue;
+        };
+        let (x, y) = (
+            f64::from(cell % COLUMNS) * wide,
+            f64::from(cell / COLUMNS) * high,
+        );
+        if defect.leak {
+            context.stroke_rect(
+                x + 1.0,
+                y + 1.0,
+                (wide - 2.0).max(1.0),
+                (high - 2.0).max(1.0),
+            );
+        } else {
+            context.fill_rect(x, y, wide, high);
+        }
+    }
+    Ok(())
 }

@@ -3,16 +3,27 @@
 pub mod bytes;
 pub mod canvas;
 pub mod disk;
+pub mod findings;
+pub mod hex;
 pub mod map;
+pub mod map_draw;
+pub mod map_table;
 pub mod needle;
+pub mod owner;
 pub mod range;
+pub mod seek;
+pub mod spot;
 
-use crate::protocol::look::{AtSeen, BytesSeen, DiskSeen, FindSeen, Look, MapSeen, Seen, Space};
+use crate::protocol::look::{
+    AtSeen, BytesSeen, DiskSeen, FindSeen, Look, MapSeen, OwnersSeen, RunsSeen, Seen, Space,
+};
 use crate::protocol::{LayerId, Tree};
 use bytes::BytesView;
 use disk::DiskView;
 use map::MapView;
+use spot::Spot;
 use std::rc::Rc;
+use wasm_bindgen_futures::{JsFuture, spawn_local};
 use yew::prelude::*;
 
 /// What the worker told last, of each kind.
@@ -23,26 +34,39 @@ pub struct Looks {
     pub bytes: Option<Rc<BytesSeen>>,
     pub at: Option<Rc<AtSeen>>,
     pub find: Option<Rc<FindSeen>>,
+    pub runs: Option<Rc<RunsSeen>>,
+    pub owners: Option<Rc<OwnersSeen>>,
     pub failed: Option<Rc<(Look, String)>>,
 }
 
 impl Looks {
     /// Takes in what the worker found.
     pub fn hear(&mut self, seen: Seen) {
-        self.failed = None;
+        // A place that is pointed at says nothing about the view as a whole.
+        if !matches!(seen, Seen::At(_)) {
+            self.failed = None;
+        }
         match seen {
             Seen::Map(seen) => self.map = Some(Rc::new(seen)),
             Seen::Disk(seen) => self.disk = Some(Rc::new(seen)),
             Seen::Bytes(seen) => self.bytes = Some(Rc::new(seen)),
             Seen::At(seen) => self.at = Some(Rc::new(seen)),
             Seen::Find(seen) => self.find = Some(Rc::new(seen)),
+            Seen::FindingStopped => {
+                if let Some(find) = self.find.as_mut().filter(|find| !find.finished) {
+                    let find = Rc::make_mut(find);
+                    (find.finished, find.stopped) = (true, true);
+                }
+            }
+            Seen::Runs(seen) => self.runs = Some(Rc::new(seen)),
+            Seen::Owners(seen) => self.owners = Some(Rc::new(seen)),
             Seen::Failed { look, why } => self.failed = Some(Rc::new((look, why))),
         }
     }
 }
 
 /// The ways to look, one at a time.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lens {
     Map,
     Disk,
@@ -68,83 +92,110 @@ pub struct LookViewProperties {
     pub tree: Rc<Tree>,
     /// The layer to look at.
     pub layer: LayerId,
-    pub lens: Lens,
+    pub spot: Spot,
     pub looks: Looks,
     pub onlook: Callback<Look>,
-    pub onlens: Callback<Option<Lens>>,
+    pub onspot: Callback<Spot>,
     pub onselect: Callback<LayerId>,
+    /// The address leads here, so that a link can be copied.
+    #[prop_or_default]
+    pub linked: bool,
 }
 
 /// The panel with the chosen lens.
 #[function_component(LookView)]
 pub fn look_view(props: &LookViewProperties) -> Html {
-    // Where the bytes are shown from: other lenses lead there.
-    let place = use_state(|| (Space::Guest, 0_u64));
-    let Some(layer) = props.tree.layer(props.layer).cloned() else {
+    let (Some(lens), Some(layer)) = (props.spot.lens, props.tree.layer(props.layer).cloned())
+    else {
         return html! {};
     };
+    let spot = props.spot;
+    let id = props.layer;
     let jump = {
-        let (place, onlens, onselect) =
-            (place.clone(), props.onlens.clone(), props.onselect.clone());
-        Callback::from(move |(layer, space, offset): (LayerId, Space, u64)| {
-            place.set((space, offset));
+        let (onspot, onselect) = (props.onspot.clone(), props.onselect.clone());
+        Callback::from(move |(layer, space, at): (LayerId, Space, u64)| {
             onselect.emit(layer);
-            onlens.emit(Some(Lens::Bytes));
+            onspot.emit(Spot {
+                lens: Some(Lens::Bytes),
+                space,
+                at,
+                ..spot
+            });
         })
     };
-    let close = props.onlens.reform(|_: MouseEvent| None);
-    let (id, title, _, _) = props.lens.words();
+    let onview = props.onspot.reform(move |(start, end): (u64, u64)| Spot {
+        view: Some((id, start, end)),
+        ..spot
+    });
+    let close = props
+        .onspot
+        .reform(move |_: MouseEvent| Spot { lens: None, ..spot });
+    let (hook, title, _, _) = lens.words();
     let failed = props
         .looks
         .failed
         .as_ref()
-        .filter(|failed| lens_of(&failed.0) == Some(props.lens));
+        .filter(|failed| lens_of(&failed.0) == Some(lens));
     html! {
-        <section class="panel panel--look" data-testid={format!("look-{id}")} aria-label={format!("{title} of {}", layer.name)}>
+        <section class="panel panel--look" data-testid={format!("look-{hook}")} aria-label={format!("{title} of {}", layer.name)}>
             <header class="panel__head">
                 <h2 class="panel__title">{ title }</h2>
                 <label class="look__layer">
                     <span class="sr-only">{ "Layer" }</span>
-                    { layer_choice(&props.tree, props.layer, &props.onselect) }
+                    { layer_choice(&props.tree, id, &props.onselect) }
                 </label>
-                <button type="button" class="icon-button push" aria-label={format!("Close the {}", title.to_lowercase())} onclick={close}>
+                if props.linked {
+                    <CopyLink tree={props.tree.clone()} layer={id} {spot} />
+                } else {
+                    <span class="push" />
+                }
+                <button type="button" class="icon-button" aria-label={format!("Close the {}", title.to_lowercase())} onclick={close}>
                     <i class="fas fa-times" aria-hidden="true" />
                 </button>
             </header>
             if let Some(failed) = failed {
-                <p class="look__failed" role="status" data-testid="look-failed">{ &failed.1 }</p>
+                <p class="look__failed" role="alert" data-testid="look-failed">{ &failed.1 }</p>
             }
-            { match props.lens {
+            { match lens {
                 Lens::Map => html! {
                     <MapView
-                        key={props.layer}
-                        layer={props.layer}
-                        size={longest(&props.tree, props.layer)}
-                        seen={props.looks.map.clone().filter(|seen| seen.layer == props.layer)}
-                        at={props.looks.at.clone().filter(|at| at.layer == props.layer && at.space == Space::Guest)}
+                        key={format!("{id}-{}", spot.serial)}
+                        layer={id}
+                        size={longest(&props.tree, id)}
+                        view={spot.view_of(id)}
+                        {onview}
+                        seen={props.looks.map.clone().filter(|seen| seen.layer == id)}
+                        at={props.looks.at.clone().filter(|at| at.layer == id && at.space == Space::Guest)}
+                        runs={props.looks.runs.clone().filter(|runs| runs.layer == id)}
                         onlook={props.onlook.clone()}
                         onjump={jump}
                     />
                 },
                 Lens::Disk => html! {
                     <DiskView
-                        key={props.layer}
-                        layer={props.layer}
+                        key={format!("{id}-{}", spot.serial)}
+                        layer={id}
                         size={layer.file_size}
-                        seen={props.looks.disk.clone().filter(|seen| seen.layer == props.layer)}
-                        at={props.looks.at.clone().filter(|at| at.layer == props.layer && at.space == Space::Host)}
+                        view={spot.view_of(id)}
+                        {onview}
+                        seen={props.looks.disk.clone().filter(|seen| seen.layer == id)}
+                        at={props.looks.at.clone().filter(|at| at.layer == id && at.space == Space::Host)}
+                        owners={props.looks.owners.clone().filter(|owners| owners.layer == id)}
                         onlook={props.onlook.clone()}
                         onjump={jump}
                     />
                 },
                 Lens::Bytes => html! {
                     <BytesView
+                        key={spot.serial}
                         tree={props.tree.clone()}
-                        layer={props.layer}
-                        place={*place}
-                        onplace={let place = place.clone(); move |to| place.set(to)}
-                        seen={props.looks.bytes.clone().filter(|seen| seen.layer == props.layer)}
-                        find={props.looks.find.clone().filter(|find| find.layer == props.layer)}
+                        layer={id}
+                        {spot}
+                        onspot={props.onspot.clone()}
+                        onselect={props.onselect.clone()}
+                        seen={props.looks.bytes.clone().filter(|seen| seen.layer == id)}
+                        find={props.looks.find.clone().filter(|find| find.layer == id)}
+                        at={props.looks.at.clone().filter(|at| at.layer == id && at.space == Space::Host)}
                         onlook={props.onlook.clone()}
                     />
                 },
@@ -155,9 +206,9 @@ pub fn look_view(props: &LookViewProperties) -> Html {
 
 fn lens_of(look: &Look) -> Option<Lens> {
     match look {
-        Look::Map { .. } => Some(Lens::Map),
-        Look::Disk { .. } => Some(Lens::Disk),
-        Look::Bytes { .. } | Look::Find { .. } => Some(Lens::Bytes),
+        Look::Map { .. } | Look::Runs { .. } => Some(Lens::Map),
+        Look::Disk { .. } | Look::Owners { .. } | Look::Check { .. } => Some(Lens::Disk),
+        Look::Bytes { .. } | Look::Find { .. } | Look::Differ { .. } => Some(Lens::Bytes),
         Look::At { .. } | Look::StopFinding => None,
     }
 }
@@ -185,5 +236,55 @@ fn layer_choice(tree: &Tree, chosen: LayerId, onselect: &Callback<LayerId>) -> H
                 <option value={layer.id.to_string()} selected={layer.id == chosen}>{ &layer.name }</option>
             }) }
         </select>
+    }
+}
+
+#[derive(Clone, PartialEq, Properties)]
+struct CopyLinkProperties {
+    tree: Rc<Tree>,
+    layer: LayerId,
+    spot: Spot,
+}
+
+/// Puts the address of what is shown on the clipboard. It says where, not what.
+#[function_component(CopyLink)]
+fn copy_link(props: &CopyLinkProperties) -> Html {
+    let said = use_state(|| "");
+    {
+        let said = said.clone();
+        use_effect_with((props.layer, props.spot), move |_| said.set(""));
+    }
+    let onclick = {
+        let (props, said) = (props.clone(), said.clone());
+        Callback::from(move |_: MouseEvent| {
+            let route = props.spot.route(&props.tree, Some(props.layer));
+            route.replace();
+            let said = said.clone();
+            spawn_local(async move {
+                let window = gloo::utils::window();
+                let address = window.location().href().unwrap_or_default();
+                // Where pages may not write to the clipboard there is none.
+                let clipboard = crate::js::get(&window.navigator(), "clipboard");
+                let copied = if clipboard.is_undefined() {
+                    false
+                } else {
+                    let promise = window.navigator().clipboard().write_text(&address);
+                    JsFuture::from(promise).await.is_ok()
+                };
+                said.set(if copied {
+                    "Link copied"
+                } else {
+                    "The link is in the address bar"
+                });
+            });
+        })
+    };
+    html! {
+        <>
+            <span class="look__copied push" role="status" data-testid="link-copied">{ *said }</span>
+            <button type="button" class="icon-button" data-testid="copy-link" aria-label="Copy link to this place" title="Copy link to this place" {onclick}>
+                <i class="fas fa-link" aria-hidden="true" />
+            </button>
+        </>
     }
 }

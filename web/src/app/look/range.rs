@@ -9,7 +9,7 @@ pub struct View {
 }
 
 /// The closest a view gets, in bytes.
-const CLOSEST: u64 = 4096;
+const CLOSEST: u64 = 512;
 
 impl View {
     /// All of it.
@@ -22,9 +22,78 @@ impl View {
         }
     }
 
+    /// Bytes `part` of it, or all when there are none in it.
+    #[must_use]
+    pub fn part(size: u64, part: Option<(u64, u64)>) -> Self {
+        let Some((start, end)) = part else {
+            return Self::whole(size);
+        };
+        let (start, end) = (start.min(size), end.min(size));
+        if start >= end {
+            return Self::whole(size);
+        }
+        let len = (end - start).max(CLOSEST.min(size));
+        let start = start.min(size - len);
+        Self {
+            start,
+            end: start + len,
+            size,
+        }
+    }
+
     #[must_use]
     pub fn width(self) -> u64 {
         self.end - self.start
+    }
+
+    #[must_use]
+    pub fn contains(self, at: u64) -> bool {
+        (self.start..self.end).contains(&at)
+    }
+
+    /// Which part of the view, from 0 to 1, the byte `at` is at.
+    #[must_use]
+    pub fn part_of(self, at: u64) -> f64 {
+        crate::app::text::share(at.saturating_sub(self.start), self.width())
+    }
+
+    /// Moved so far that `at` is in it.
+    #[must_use]
+    pub fn showing(self, at: u64) -> Self {
+        if self.contains(at) || self.size == 0 {
+            return self;
+        }
+        let at = at.min(self.size - 1);
+        let width = self.width();
+        let start = if at < self.start {
+            at
+        } else {
+            at + 1 - width.min(at + 1)
+        };
+        let start = start.min(self.size - width);
+        Self {
+            start,
+            end: start + width,
+            size: self.size,
+        }
+    }
+
+    /// What is shown, in words: exactly where that is a small part of the whole.
+    #[must_use]
+    pub fn words(self) -> String {
+        use crate::app::text::bytes;
+        if self.width() < self.size / 100 {
+            format!(
+                "{:#x} – {:#x} ({}) of {}",
+                self.start,
+                self.end,
+                bytes(self.width()),
+                bytes(self.size)
+            )
+        } else {
+            let (start, end) = (bytes(self.start), bytes(self.end));
+            format!("{start} – {end} of {}", bytes(self.size))
+        }
     }
 
     /// The byte at `part` (0 to 1) of the view.
@@ -83,17 +152,19 @@ impl View {
         }
     }
 
-    /// What a key does to the view; `None` for keys that mean nothing here.
+    /// What a key does to the view; `None` for keys that mean nothing here. Zooming keeps `at`
+    /// where it is on the screen.
     #[must_use]
-    pub fn keyed(self, key: &str) -> Option<Self> {
+    pub fn keyed(self, key: &str, at: Option<u64>) -> Option<Self> {
+        let middle = at.filter(|at| self.contains(*at));
+        let middle = middle.map_or(0.5, |at| self.part_of(at));
         Some(match key {
-            "+" | "=" => self.zoomed(2.0, 0.5),
-            "-" => self.zoomed(0.5, 0.5),
-            "ArrowRight" => self.moved(0.1),
-            "ArrowLeft" => self.moved(-0.1),
+            "+" | "=" => self.zoomed(2.0, middle),
+            "-" => self.zoomed(0.5, middle),
             "PageDown" => self.moved(0.9),
             "PageUp" => self.moved(-0.9),
             "Home" | "0" => Self::whole(self.size),
+            "End" => self.moved(f64::MAX),
             _ => return None,
         })
     }
@@ -113,10 +184,24 @@ mod tests {
             assert!(view.start < view.end && view.end <= view.size);
             assert!((view.start..=view.end).contains(&fixed), "{view:?} {fixed}");
         }
-        assert_eq!(view.width(), 4096);
+        assert_eq!(view.width(), 512);
         assert_eq!(view.moved(-1e12).start, 0);
         assert_eq!(view.moved(1e12).end, view.size);
         assert_eq!(View::whole(100).zoomed(2.0, 0.5), View::whole(100));
         assert_eq!(View::whole(0).moved(1.0).width(), 0);
+    }
+
+    #[wasm_bindgen_test]
+    fn a_view_follows_a_place_and_comes_back_from_numbers() {
+        let view = View::part(1 << 40, Some((4096, 8192)));
+        assert_eq!((view.start, view.end), (4096, 8192));
+        assert_eq!(view.showing(5000), view);
+        assert_eq!(view.showing(0).start, 0);
+        assert_eq!(view.showing(8192).end, 8193);
+        assert_eq!(view.showing(u64::MAX).end, 1 << 40);
+        for part in [None, Some((9, 9)), Some((1 << 41, 1 << 42))] {
+            assert_eq!(View::part(1 << 40, part), View::whole(1 << 40));
+        }
+        assert_eq!(View::part(100, Some((99, 100))), View::whole(100));
     }
 }

@@ -6,6 +6,7 @@ use crate::app::bench::model::Action;
 use crate::app::chain::Chain;
 use crate::app::details::LayerDetails;
 use crate::app::keys::Keys;
+use crate::app::look::spot::{Spot, use_spot};
 use crate::app::look::{Lens, LookView};
 use crate::app::operation::OperationView;
 use crate::app::operation::actions::{LayerMenu, Opened};
@@ -155,9 +156,14 @@ pub fn files_page(props: &FilesPageProperties) -> Html {
         let keys = keys.clone();
         Callback::from(move |shown: bool| keys.set(shown))
     };
-    let lens = use_state(|| None::<Lens>);
+    let spot = use_spot(&model.tree, bench.focus(), select.clone());
+    let lens = spot.lens;
+    let onlens = {
+        let spot = spot.clone();
+        Callback::from(move |lens: Option<Lens>| spot.set(Spot { lens, ..*spot }))
+    };
     use_keys({
-        let (lens, show_keys) = (lens.clone(), show_keys.clone());
+        let (onlens, show_keys) = (onlens.clone(), show_keys.clone());
         let (bench, choose, cancel, onfiles) = (
             bench.clone(),
             choose.clone(),
@@ -171,7 +177,7 @@ pub fn files_page(props: &FilesPageProperties) -> Html {
             "?" => show_keys.emit(true),
             key if Lens::ALL.iter().any(|lens| lens.words().2 == key) => {
                 let pressed = Lens::ALL.into_iter().find(|lens| lens.words().2 == key);
-                lens.set(pressed.filter(|_| *lens != pressed));
+                onlens.emit(pressed.filter(|_| lens != pressed));
             }
             key => {
                 let kind = Kind::all().find(|&kind| text::words(kind).key == key);
@@ -188,9 +194,9 @@ pub fn files_page(props: &FilesPageProperties) -> Html {
         let bench = bench.clone();
         Callback::from(move |look| bench.send(&Request::Look(look)))
     };
-    let onlens = {
-        let lens = lens.clone();
-        Callback::from(move |to: Option<Lens>| lens.set(to))
+    let onspot = {
+        let spot = spot.clone();
+        Callback::from(move |to: Spot| spot.set(to))
     };
     let dismiss = on(|bench| bench.dispatch(Action::Problem(None)));
     let ondemo = on(Bench::demo);
@@ -238,15 +244,16 @@ pub fn files_page(props: &FilesPageProperties) -> Html {
                     staged={model.staged.clone()}
                     onwish={let bench = bench.clone(); move |wish| bench.staged(wish)}
                 />
-                { lenses(*lens, &onlens) }
-                if let (Some(lens), Some(layer)) = (*lens, bench.focus()) {
+                { lenses(lens, &onlens) }
+                if let Some(layer) = bench.focus().filter(|_| lens.is_some()) {
                     <LookView
                         tree={model.tree.clone()}
                         {layer}
-                        {lens}
+                        spot={*spot}
+                        linked=true
                         looks={model.looks.clone()}
                         {onlook}
-                        {onlens}
+                        {onspot}
                         onselect={select}
                     />
                 }

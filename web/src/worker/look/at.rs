@@ -47,7 +47,7 @@ pub(super) fn guest(
             Some(_) => (format!("{name} leaves it to the layers below"), None),
             None => (format!("{name} ends before it"), None),
         };
-        seen.lane = Some((lane, text, host));
+        seen.lane = Some((lane, text, host.filter(|_| node.data.is_none())));
     }
     Ok(seen)
 }

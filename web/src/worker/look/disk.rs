@@ -43,7 +43,9 @@ pub(super) async fn disk(
         .is_none_or(|known| known.node != node.id)
     {
         let Some(map) = HostMap::new(&node) else {
-            return Err("A raw file is the disk itself: all of it is data.".to_owned());
+            return Err(
+                "Only qcow2 files have parts to tell apart: all of this one is data.".to_owned(),
+            );
         };
         session.memory.disk = Some(Known::new(&node, map));
     }

@@ -8,6 +8,8 @@ use crate::worker::session::Session;
 use backchain::inspect::{Differences, Search, SearchBack};
 
 /// A search that was begun.
+// There is one at a time: a box would save nothing.
+#[allow(clippy::large_enum_variant)]
 pub(super) enum Seek {
     Next(Search),
     Last(SearchBack),
@@ -140,6 +142,7 @@ pub(super) async fn find(
             total,
             hit,
             finished,
+            stopped: false,
         }));
         js::pause().await;
         if finished {

@@ -86,7 +86,11 @@ pub async fn look(
             })
         }
         Look::Check { layer } => disk::check_now(session, *layer, tell).map(|()| None),
-        Look::StopFinding => Ok(None),
+        Look::StopFinding => {
+            session.memory.seek = None;
+            tell(Seen::FindingStopped);
+            Ok(None)
+        }
     };
     answered.unwrap_or_else(|why| {
         let look = look.clone();

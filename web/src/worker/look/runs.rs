@@ -39,7 +39,10 @@ pub(super) fn runs(
             layer: node.and_then(|node| session.layer(node.id)),
             name: node.map_or_else(String::new, |node| session.name(node.id)),
             what: what.to_owned(),
-            host: entry.offset,
+            // An external data file is no layer.
+            host: entry
+                .offset
+                .filter(|_| node.is_some_and(|node| node.data.is_none())),
         });
     }
     Ok(RunsSeen {
@@ -59,7 +62,9 @@ pub(super) fn owners(
 ) -> Result<OwnersSeen, String> {
     let node = node(session, layer)?;
     let Some(map) = known(session, &node) else {
-        return Err("A raw file is the disk itself: all of it is data.".to_owned());
+        return Err(
+            "Only qcow2 files have parts to tell apart: all of this one is data.".to_owned(),
+        );
     };
     let unit = map.unit();
     let end = range.end.min(node.source.len());

@@ -10,6 +10,7 @@ use super::tables::{Moved, PeekTable, Sizes};
 use crate::app::bench::model::{Action, Stage};
 use crate::app::bench::{Bench, use_bench};
 use crate::app::details::LayerDetails;
+use crate::app::look::spot::Spot;
 use crate::app::look::{Lens, LookView};
 use crate::app::operation::OperationView;
 use crate::app::operation::menu::Operations;
@@ -259,14 +260,15 @@ struct LooksProperties {
 #[function_component(Looks)]
 fn looks(props: &LooksProperties) -> Html {
     let bench = &props.bench;
-    let lens = use_state(|| None::<Lens>);
+    let spot = use_state(Spot::default);
+    let lens = spot.lens;
     let onlook = {
         let bench = bench.clone();
         Callback::from(move |look| bench.send(&Request::Look(look)))
     };
     let onlens = {
-        let lens = lens.clone();
-        Callback::from(move |to: Option<Lens>| lens.set(to))
+        let spot = spot.clone();
+        Callback::from(move |lens: Option<Lens>| spot.set(Spot { lens, ..*spot }))
     };
     let select = {
         let bench = bench.clone();
@@ -277,7 +279,7 @@ fn looks(props: &LooksProperties) -> Html {
             <div class="operations operations--looks" role="toolbar" aria-label="Ways to look inside">
                 { for Lens::ALL.iter().map(|&one| {
                     let (id, label, _, icon) = one.words();
-                    let pressed = *lens == Some(one);
+                    let pressed = lens == Some(one);
                     html! {
                         <button
                             key={id}
@@ -293,14 +295,14 @@ fn looks(props: &LooksProperties) -> Html {
                     }
                 }) }
             </div>
-            if let (Some(lens), Some(layer)) = (*lens, bench.focus()) {
+            if let Some(layer) = bench.focus().filter(|_| lens.is_some()) {
                 <LookView
                     tree={bench.model.tree.clone()}
                     {layer}
-                    {lens}
+                    spot={*spot}
                     looks={bench.model.looks.clone()}
                     {onlook}
-                    {onlens}
+                    onspot={let spot = spot.clone(); move |to| spot.set(to)}
                     onselect={select}
                 />
             }
