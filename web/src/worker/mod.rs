@@ -12,6 +12,7 @@ pub mod recipe;
 pub mod session;
 pub mod source;
 pub mod staged;
+pub mod stats;
 pub mod strips;
 pub mod write;
 
@@ -161,7 +162,30 @@ async fn serve(session: &mut Session, request: Request, inbox: &Inbox) {
         }
         Request::Units(units) => crate::units::set(units),
         Request::Details { layer } => match session.details(layer) {
-            Ok(details) => send(&Event::Details(details)),
+            Ok(details) => {
+                send(&Event::Details(details));
+                // Counting takes a while: others come first, and then it goes on.
+                let others = || !inbox.waiting.borrow().is_empty();
+                if stats::count(session, &others).await {
+                    let mut waiting = inbox.waiting.borrow_mut();
+                    let over = waiting.iter().any(|r| {
+                        matches!(
+                            r,
+                            Request::Open { .. }
+                                | Request::Clear
+                                | Request::Demo
+                                | Request::Run { .. }
+                                | Request::Staged(_)
+                                | Request::Details { .. }
+                        )
+                    });
+                    if !over {
+                        waiting.push_back(Request::Details { layer });
+                    }
+                } else if let Ok(details) = session.details(layer) {
+                    send(&Event::Details(details));
+                }
+            }
             Err(problem) => send(&Event::Problem(problem)),
         },
         Request::Copy { layer } => {

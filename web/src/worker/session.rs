@@ -493,10 +493,9 @@ impl Session {
     /// In words, when there is no such layer.
     pub fn details(&self, layer: LayerId) -> Result<Details, String> {
         let id = self.node(layer)?;
-        Ok(Details {
-            layer,
-            sections: super::details::sections(self.tree.node(id)),
-        })
+        let mut sections = super::details::sections(self.tree.node(id));
+        sections.extend(super::stats::section(self, layer));
+        Ok(Details { layer, sections })
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Memory {
     seek: Option<(Look, find::Seek)>,
     /// A look for who refers to a place of a file.
     owner: Option<(Look, OwnerSearch)>,
+    /// What each layer is good for.
+    pub stats: Option<super::stats::Counted>,
 }
 
 /// Answers a look until it is done or others wait; then it gives back how to go on.
