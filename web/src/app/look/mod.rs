@@ -155,6 +155,8 @@ pub fn look_view(props: &LookViewProperties) -> Html {
             </header>
             if let Some(failed) = failed {
                 <p class="look__failed" role="alert" data-testid="look-failed">{ &failed.1 }</p>
+            } else if lens == Lens::Map && longest(&props.tree, id) == 0 {
+                <p class="look__failed" role="alert" data-testid="look-failed">{ layer.reason.as_deref().unwrap_or("The disk has no bytes.") }</p>
             }
             { match lens {
                 Lens::Map => html! {
