@@ -7,10 +7,17 @@ use crate::protocol::Group;
 use yew::prelude::*;
 
 /// Keys that are no operation and no way to look.
-const GENERAL: [(&str, &str); 9] = [
+const GENERAL: [(&str, &str); 13] = [
     ("O", "Add files"),
     ("← → ↑ ↓", "Go from layer to layer"),
+    ("Home End", "Go to the start or the end of the chain"),
     ("Enter", "Select the layer"),
+    (
+        "D",
+        "Move the layer onto another: choose it, and press Enter",
+    ),
+    ("/", "Find a layer by its name"),
+    ("+ - 0", "Zoom the tree"),
     (
         "Shift F10",
         "Actions for the layer, as the menu key and the right button",

@@ -9,7 +9,6 @@ pub mod dialog;
 pub mod files;
 pub mod keys;
 pub mod launch;
-pub mod layout;
 pub mod look;
 pub mod operation;
 pub mod page;

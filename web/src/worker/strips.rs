@@ -7,7 +7,7 @@ use crate::protocol::look::CLASSES;
 use crate::protocol::strips::{Answer, Ask, COLUMNS, Strip};
 use backchain::format::bytes::to_u64;
 use backchain::inspect::{Cell, Overview};
-use backchain::{Chain, Format, Node};
+use backchain::{Format, Node};
 use serde_bytes::ByteBuf;
 use std::sync::Arc;
 
@@ -75,13 +75,16 @@ pub async fn strips(
 }
 
 fn begin(session: &Session, ask: Ask) -> Option<Begun> {
-    let chain = session.tree.chain(session.node(ask.top).ok()?).ok()?;
-    let count = chain.depth_of(session.node(ask.bottom).ok()?)? + 1;
-    let chain = chain.upper(count)?;
+    let (top, bottom) = (session.node(ask.top).ok()?, session.node(ask.bottom).ok()?);
+    let chain = session.tree.stretch(top, bottom)?;
     let layers = chain.layers().to_vec();
     // To tell what a raw file holds it must be read as a whole: a large one counts as full.
-    let looked = count - usize::from(counts_as_full(chain.base()));
-    let looked: Option<Chain> = chain.upper(looked);
+    let looked = if counts_as_full(chain.base()) {
+        let above = layers.len().checked_sub(2).and_then(|nth| layers.get(nth));
+        above.and_then(|above| session.tree.stretch(top, above.id))
+    } else {
+        Some(chain)
+    };
     Some(Begun {
         ask,
         layers,

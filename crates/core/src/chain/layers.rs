@@ -48,13 +48,6 @@ impl Chain {
         (!layers.is_empty()).then_some(Self { layers })
     }
 
-    /// The `count` upper layers alone, to look at what each holds: what lies below them is left
-    /// out, so this is not what the guest reads. `None` when nothing is left.
-    pub fn upper(&self, count: usize) -> Option<Chain> {
-        let layers = self.layers.get(..count)?.to_vec();
-        (!layers.is_empty()).then_some(Self { layers })
-    }
-
     /// The chain with another view of its top layer.
     pub(super) fn with_top(mut self, top: Arc<Node>) -> Self {
         if let Some(first) = self.layers.first_mut() {

@@ -160,6 +160,20 @@ impl Tree {
         (opened != node.probed).then_some((opened, node.probed))
     }
 
+    /// The layers from `top` down to `bottom`, to look at what each holds: what lies below may be
+    /// missing, so this is not what the guest reads. `None` when no way leads there.
+    pub fn stretch(&self, top: NodeId, bottom: NodeId) -> Option<Chain> {
+        let mut layers = vec![Arc::clone(self.node(top))];
+        let mut at = top;
+        while at != bottom {
+            at = self
+                .backing(at)
+                .filter(|_| layers.len() <= self.nodes().len())?;
+            layers.push(Arc::clone(self.node(at)));
+        }
+        Some(Chain::new(layers))
+    }
+
     /// The chain from `top` down to its base. Fails on loops, broken links and damaged images,
     /// naming the file.
     pub fn chain(&self, top: NodeId) -> Result<Chain> {

@@ -1,5 +1,7 @@
 //! What the page knows, and how it changes.
 
+use crate::app::chain::locate::Locating;
+use crate::app::chain::strips::Strips;
 use crate::app::look::Looks;
 use crate::app::operation::propose::{filled, proposal};
 use crate::app::page::learn::heard::Course;
@@ -19,6 +21,10 @@ pub struct Model {
     pub selected: Option<LayerId>,
     pub details: Option<Rc<Details>>,
     pub looks: Looks,
+    /// The bars of the tree.
+    pub strips: Strips,
+    /// What is known about missing backing files.
+    pub locating: Locating,
     pub form: Option<Form>,
     pub course: Course,
     pub staged: Staged,
@@ -226,15 +232,17 @@ impl Model {
     fn hear(&mut self, event: Event) {
         match event {
             // Handled before it gets here.
-            Event::Ready | Event::Copy(_) | Event::Strips(_) => {}
-            // The tree that came before says it, too.
-            Event::Located(_) => {}
+            Event::Ready | Event::Copy(_) => {}
+            Event::Strips(answer) => self.strips.hear(answer),
+            Event::Located(located) => self.locating.hear(located),
             Event::Tree(tree) => {
                 self.opening = false;
                 self.tree = Rc::new(tree);
                 self.details = None;
                 self.looks = Looks::default();
                 self.course.forget();
+                self.strips = Strips::default();
+                self.locating.renew();
                 let here = |id: LayerId| self.tree.layer(id).is_some();
                 self.selected = self.selected.filter(|&id| here(id));
                 // A plan made for the files as they were is no longer true.

@@ -79,7 +79,7 @@ fn picture(seen: &MapSeen) -> Result<HtmlCanvasElement, JsValue> {
 }
 
 /// The colour of a cell: what there is of it stays visible however little it is.
-fn blend(cell: &[u8], colours: &[Rgb; CLASSES], empty: Rgb) -> Rgb {
+pub fn blend(cell: &[u8], colours: &[Rgb; CLASSES], empty: Rgb) -> Rgb {
     let own = cell.get(..CLASSES - 1).unwrap_or_default();
     let all: f64 = own.iter().map(|&share| f64::from(share)).sum();
     if all == 0.0 {

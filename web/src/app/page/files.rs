@@ -112,6 +112,10 @@ pub fn files_page(props: &FilesPageProperties) -> Html {
             }
         })
     };
+    let propose = {
+        let bench = bench.clone();
+        Callback::from(move |operation| bench.dispatch(Action::Propose(operation)))
+    };
     let save = {
         let bench = bench.clone();
         Callback::from(move |layer: LayerId| bench.send(&Request::Copy { layer }))
@@ -238,7 +242,7 @@ pub fn files_page(props: &FilesPageProperties) -> Html {
                 <FilesHead layers={model.tree.layers.len()} {onfiles} {ondemo} onclear={on(Bench::clear)} onkeys={show_keys.reform(|()| true)} />
                 <Operations chosen={model.form.as_ref().map(|form| form.operation.kind)} disabled={model.running()} onchoose={choose} />
                 <section class="panel panel--chain" aria-label="The chain" {oncontextmenu}>
-                    <Chain tree={model.tree.clone()} selected={model.selected} onselect={select.clone()} ondragonto={dragged_onto} />
+                    <Chain tree={model.tree.clone()} selected={model.selected} onselect={select.clone()} ondragonto={dragged_onto} bench={Some(bench.clone())} onpropose={Some(propose)} />
                 </section>
                 <StagedView
                     staged={model.staged.clone()}

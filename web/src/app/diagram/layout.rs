@@ -5,7 +5,7 @@
 //! otherwise, with branches indented.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// One box to place: its id, and the id of the box it points at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,43 +37,13 @@ pub struct Place {
 pub fn place(links: &[Link]) -> Vec<Place> {
     let backing: HashMap<u32, Option<u32>> =
         links.iter().map(|link| (link.id, link.backing)).collect();
-    let known = |id: &u32| backing.contains_key(id);
-
-    // A loop has no base: its first member, as given, is drawn as one.
-    let mut roots: Vec<u32> = Vec::new();
-    let mut rooted: HashMap<u32, bool> = HashMap::new();
-    for link in links {
-        let mut path = Vec::new();
-        let mut at = link.id;
-        loop {
-            if rooted.contains_key(&at) {
-                break;
-            }
-            if path.contains(&at) {
-                let first = links
-                    .iter()
-                    .map(|l| l.id)
-                    .find(|id| cycle_has(&backing, at, *id));
-                roots.push(first.unwrap_or(at));
-                break;
-            }
-            path.push(at);
-            match backing.get(&at).copied().flatten().filter(known) {
-                Some(below) => at = below,
-                None => {
-                    roots.push(at);
-                    break;
-                }
-            }
-        }
-        rooted.extend(path.into_iter().map(|id| (id, true)));
-    }
-    roots.dedup();
+    let mut roots = roots(links, &backing);
+    let rooted: HashSet<u32> = roots.iter().copied().collect();
 
     let mut overlays: HashMap<u32, Vec<u32>> = HashMap::new();
     for link in links {
         if let Some(below) = link.backing
-            && !roots.contains(&link.id)
+            && !rooted.contains(&link.id)
         {
             overlays.entry(below).or_default().push(link.id);
         }
@@ -121,18 +91,50 @@ pub fn place(links: &[Link]) -> Vec<Place> {
     drawn
 }
 
-/// Whether following the links from `start` passes `id`; the links from `start` form a loop.
-fn cycle_has(backing: &HashMap<u32, Option<u32>>, start: u32, id: u32) -> bool {
-    let mut at = start;
-    loop {
-        if at == id {
-            return true;
-        }
-        match backing.get(&at).copied().flatten() {
-            Some(below) if below != start => at = below,
-            _ => return false,
+/// The boxes that chains start from.
+fn roots(links: &[Link], backing: &HashMap<u32, Option<u32>>) -> Vec<u32> {
+    let mut roots = Vec::new();
+    // The number of the walk that came by.
+    let mut seen: HashMap<u32, usize> = HashMap::with_capacity(links.len());
+    let mut loops: HashMap<u32, usize> = HashMap::new();
+    for (walk, link) in links.iter().enumerate() {
+        let mut at = link.id;
+        loop {
+            match seen.get(&at) {
+                // This very walk: the boxes from here on form a loop.
+                Some(&by) if by == walk => {
+                    let first = at;
+                    loop {
+                        loops.insert(at, walk);
+                        match backing.get(&at).copied().flatten() {
+                            Some(below) if below != first => at = below,
+                            _ => break,
+                        }
+                    }
+                    break;
+                }
+                Some(_) => break,
+                None => seen.insert(at, walk),
+            };
+            match backing.get(&at).copied().flatten() {
+                Some(below) if backing.contains_key(&below) => at = below,
+                _ => {
+                    roots.push(at);
+                    break;
+                }
+            }
         }
     }
+    // A loop has no base: its first member, as given, is drawn as one.
+    let mut known = HashSet::new();
+    for link in links {
+        if let Some(walk) = loops.get(&link.id)
+            && known.insert(*walk)
+        {
+            roots.push(link.id);
+        }
+    }
+    roots
 }
 
 /// Whether a chain in use leads up from each box, and the number of layers on its longest way up.
@@ -268,6 +270,25 @@ mod tests {
         let mut ids: Vec<_> = places.iter().map(|p| p.id).collect();
         ids.sort_unstable();
         assert_eq!(ids, [0, 1, 2, 3, 4]);
+    }
+
+    #[wasm_bindgen_test]
+    fn each_loop_is_drawn_from_its_first_member() {
+        let places = place(&links(&[
+            (7, Some(5)),
+            (5, Some(6)),
+            (6, Some(5)),
+            (1, Some(2)),
+            (2, Some(1)),
+        ]));
+        let mut roots: Vec<_> = places
+            .iter()
+            .filter(|place| place.backing.is_none())
+            .map(|place| place.id)
+            .collect();
+        roots.sort_unstable();
+        assert_eq!(roots, [1, 5]);
+        assert_eq!(places.len(), 5);
     }
 
     #[wasm_bindgen_test]
