@@ -22,8 +22,8 @@ pub fn use_drop_zone(ondrop: Callback<DataTransfer>) -> bool {
                 if let Some(event) = event.dyn_ref::<DragEvent>()
                     && event.data_transfer().is_some_and(|t| has_files(&t))
                 {
-                    event.prevent_default();
                     react(event);
+                    event.prevent_default();
                 }
             })
         };
@@ -50,7 +50,10 @@ pub fn use_drop_zone(ondrop: Callback<DataTransfer>) -> bool {
                 Box::new(move |event| {
                     inside.set(0);
                     state.set(false);
-                    if let Some(transfer) = event.data_transfer() {
+                    // Prevented: somebody else took the files.
+                    if let Some(transfer) = event.data_transfer()
+                        && !event.default_prevented()
+                    {
                         ondrop.emit(transfer);
                     }
                 })

@@ -57,10 +57,10 @@ pub fn foot(props: &FootProperties) -> Html {
                         type="button"
                         class="link"
                         data-testid="move-onto"
-                        aria-keyshortcuts="v"
+                        aria-keyshortcuts="w"
                         onclick={props.onmove.reform(move |_: MouseEvent| Some(id))}
                     >
-                        { "Move onto…" }<kbd aria-hidden="true">{ "v" }</kbd>
+                        { "Move onto…" }<kbd aria-hidden="true">{ "w" }</kbd>
                     </button>
                 }
             </div>

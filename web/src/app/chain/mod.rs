@@ -181,7 +181,7 @@ pub fn chain(props: &ChainProperties) -> Html {
                 return;
             }
             match event.key().as_str() {
-                "v" => {
+                "w" => {
                     if let Some(id) = box_of(&event) {
                         event.prevent_default();
                         move_from.emit(Some(id).or(focused.0));

@@ -249,8 +249,8 @@ fn dragging(props: &StageProperties) -> (Drag, Drag, Drag, Drag) {
                     onto.emit((from, id));
                 }
             } else if other.emit((id, event.clone())) {
+                // Whoever takes files dropped anywhere sees by this that these are taken.
                 event.prevent_default();
-                event.stop_propagation();
             }
         })
     };
