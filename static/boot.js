@@ -20,6 +20,25 @@
   dark.addEventListener('change', apply);
   window.addEventListener('storage', apply);
 
+  // The engine's worker starts while the page is still loading. The app takes it over, with
+  // what it said meanwhile; where it failed, the app starts one itself and hears why.
+  try {
+    const worker = new Worker('worker_loader.js', { type: 'module' });
+    const heard = [];
+    const hear = (event) => heard.push(event.data);
+    const drop = () => delete window.backchainWorker;
+    worker.addEventListener('message', hear);
+    worker.addEventListener('error', drop);
+    window.backchainWorker = () => {
+      drop();
+      worker.removeEventListener('message', hear);
+      worker.removeEventListener('error', drop);
+      return { worker, heard };
+    };
+  } catch {
+    // The app says what is missing.
+  }
+
   window.backchainCrash = (message) => {
     const box = document.getElementById('crash');
     if (!box) return;

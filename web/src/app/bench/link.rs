@@ -2,6 +2,7 @@
 
 use crate::js;
 use crate::protocol::{self, Event, Request};
+use js_sys::Array;
 use std::cell::RefCell;
 use std::rc::Rc;
 use wasm_bindgen::JsCast;
@@ -29,10 +30,8 @@ impl Link {
     /// Starts the worker. `None` where the browser refuses; `listener` has then heard why.
     pub fn open(listener: impl Fn(Event) + 'static) -> Option<Self> {
         let listener = Rc::new(listener);
-        let options = WorkerOptions::new();
-        options.set_type(WorkerType::Module);
-        let worker = match Worker::new_with_options("./worker_loader.js", &options) {
-            Ok(worker) => worker,
+        let (worker, heard) = match worker() {
+            Ok(started) => started,
             Err(error) => {
                 listener(Event::Crash(format!(
                     "the engine's worker cannot be started: {}",
@@ -47,26 +46,27 @@ impl Link {
             listeners: RefCell::default(),
         }));
 
-        let heard = {
+        let hear = {
             let inner = Rc::downgrade(&link.0);
             let listener = listener.clone();
-            gloo::events::EventListener::new(&worker, "message", move |event| {
-                let Some(event) = event.dyn_ref::<MessageEvent>() else {
-                    return;
-                };
-                match protocol::decode::<Event>(event.data()) {
-                    Ok(Event::Ready) => {
-                        if let Some(inner) = inner.upgrade() {
-                            inner.release();
-                        }
+            move |data: JsValue| match protocol::decode::<Event>(data) {
+                Ok(Event::Ready) => {
+                    if let Some(inner) = inner.upgrade() {
+                        inner.release();
                     }
-                    Ok(event) => listener(event),
-                    Err(error) => listener(Event::Problem(format!(
-                        "the engine sent something the page does not understand: {error}"
-                    ))),
                 }
-            })
+                Ok(event) => listener(event),
+                Err(error) => listener(Event::Problem(format!(
+                    "the engine sent something the page does not understand: {error}"
+                ))),
+            }
         };
+        heard.iter().for_each(&hear);
+        let heard = gloo::events::EventListener::new(&worker, "message", move |event| {
+            if let Some(event) = event.dyn_ref::<MessageEvent>() {
+                hear(event.data());
+            }
+        });
         let failed = gloo::events::EventListener::new(&worker, "error", move |event| {
             let text = event
                 .dyn_ref::<ErrorEvent>()
@@ -91,6 +91,21 @@ impl Link {
                 .unwrap_or_default(),
         }
     }
+}
+
+/// A worker, and what it said already: the one that `boot.js` started while the page was loading,
+/// or a new one.
+fn worker() -> Result<(Worker, Array), JsValue> {
+    let window = gloo::utils::window();
+    if let Ok(early) = js::start(&window, "backchainWorker", &Array::new())
+        && let Ok(worker) = js::get(&early, "worker").dyn_into::<Worker>()
+    {
+        return Ok((worker, Array::from(&js::get(&early, "heard"))));
+    }
+    let options = WorkerOptions::new();
+    options.set_type(WorkerType::Module);
+    let worker = Worker::new_with_options("./worker_loader.js", &options)?;
+    Ok((worker, Array::new()))
 }
 
 impl Drop for Inner {
