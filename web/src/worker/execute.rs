@@ -10,11 +10,13 @@ use super::files::{self, Entry};
 use super::private;
 use super::session::{Session, sentence};
 use super::source::{self, Cached, number, size_of};
-use super::write::{Strategy, Writer};
+use super::strategy::{Strategy, Way};
+use super::write::Writer;
+use crate::app::text::bytes;
 use crate::js;
 use crate::protocol::Progress;
 use backchain::chain::Fingerprint;
-use backchain::plan::{Ciphers, Meter, Origin, Recoder};
+use backchain::plan::{Ciphers, FileChange, Meter, Origin, Recoder};
 use backchain::source::read_padded;
 use backchain::{CodecState, NodeId, Plan, ReadAt, Step, inflate};
 use js_sys::Array;
@@ -81,6 +83,9 @@ pub struct Run<'a> {
     read_only: &'a [u32],
     stop: &'a Cell<bool>,
     report: &'a dyn Fn(Progress),
+    changes: &'a [FileChange],
+    /// What each file of the plan looked like when the plan was made.
+    expected: BTreeMap<NodeId, Option<Fingerprint>>,
     writers: BTreeMap<NodeId, Writer>,
     /// Files in the order in which they are to be closed.
     sealed: Vec<NodeId>,
@@ -114,6 +119,8 @@ impl<'a> Run<'a> {
             read_only,
             stop,
             report,
+            changes: &[],
+            expected: BTreeMap::new(),
             writers: BTreeMap::new(),
             sealed: Vec::new(),
             strategies: BTreeMap::new(),
@@ -144,6 +151,14 @@ impl<'a> Run<'a> {
         self
     }
 
+    /// The same run, with what its plan's preview says about each file: the way to write it is
+    /// chosen by that.
+    #[must_use]
+    pub fn expecting(mut self, changes: &'a [FileChange]) -> Self {
+        self.changes = changes;
+        self
+    }
+
     /// Carries `plan` out. Returns what is not simply in place.
     ///
     /// # Errors
@@ -156,7 +171,11 @@ impl<'a> Run<'a> {
                 for (_, writer) in std::mem::take(&mut self.writers) {
                     writer.abort().await;
                 }
-                Err(stopped)
+                // What cannot be read any more was most likely changed: that says more.
+                match stopped {
+                    Stopped::Failed { .. } => self.check_all_unchanged().await.and(Err(stopped)),
+                    Stopped::Cancelled => Err(stopped),
+                }
             }
         };
         if written.is_err()
@@ -170,16 +189,15 @@ impl<'a> Run<'a> {
     }
 
     async fn write_all(&mut self, plan: Plan) -> Result<(), Stopped> {
-        let expected: BTreeMap<NodeId, Option<Fingerprint>> = plan
+        let expected = plan
             .info
             .files
             .iter()
             .map(|file| (file.node, file.before))
             .collect();
         self.ciphers = plan.info.ciphers.clone();
-        for (&node, before) in &expected {
-            self.check_unchanged(node, *before).await?;
-        }
+        self.expected = expected;
+        self.check_all_unchanged().await?;
         let written: Vec<NodeId> = plan
             .info
             .files
@@ -187,8 +205,9 @@ impl<'a> Run<'a> {
             .filter(|file| file.written)
             .map(|file| file.node)
             .collect();
+        self.make_sure_of_room(&written).await?;
         for node in written {
-            match expected.get(&node) {
+            match self.expected.get(&node) {
                 Some(None) => self.make(node).await?,
                 _ => self.open(node).await?,
             }
@@ -201,24 +220,57 @@ impl<'a> Run<'a> {
         for writer in self.writers.values_mut() {
             writer.finish().await?;
         }
-        self.breathe_now("Writing").await
+        self.breathe_now("Writing").await?;
+        // What somebody else wrote meanwhile would be lost, or was read half.
+        self.check_all_unchanged().await
     }
 
     /// The plan is only true for the files it was made for.
-    async fn check_unchanged(
-        &self,
-        node: NodeId,
-        before: Option<Fingerprint>,
-    ) -> Result<(), Stopped> {
+    async fn check_all_unchanged(&self) -> Result<(), Stopped> {
+        for &node in self.expected.keys() {
+            self.check_unchanged(node).await?;
+        }
+        Ok(())
+    }
+
+    async fn check_unchanged(&self, node: NodeId) -> Result<(), String> {
+        let before = self.expected.get(&node).copied().flatten();
         let (Some(before), Ok(entry)) = (before, self.entry(node)) else {
             return Ok(());
         };
-        Ok(is_unchanged(entry, before).await?)
+        is_unchanged(entry, before).await
+    }
+
+    /// The browser's own storage is limited, and tells how much of it is left.
+    async fn make_sure_of_room(&self, written: &[NodeId]) -> Result<(), Stopped> {
+        let mut needed = 0_u64;
+        for &node in written {
+            // What a plan makes has no length yet.
+            let Ok(way) = self.way(node) else { continue };
+            if way.strategy.in_browser() {
+                needed = needed.saturating_add(way.temporary);
+            }
+        }
+        match private::room().await {
+            Some(room) if needed > room => Err(format!(
+                "The browser's own storage has {} left for this page, and {} are needed there. Free some space on the disk, or clear what this page holds.",
+                bytes(room),
+                bytes(needed)
+            )
+            .into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// How a file is written.
+    fn way(&self, node: NodeId) -> Result<Way, String> {
+        let change = self.changes.iter().find(|change| change.node == node);
+        Ok(Way::of(self.entry(node)?, self.read_only, change))
     }
 
     async fn open(&mut self, node: NodeId) -> Result<(), Stopped> {
         let entry = self.entry(node)?;
-        let strategy = Strategy::of(entry, self.read_only);
+        let strategy = self.way(node)?.strategy;
         let handle = match &entry.handle {
             Some(handle) if strategy.in_place() => handle.clone(),
             _ => private::result(entry.name()).await?,
@@ -461,6 +513,14 @@ impl<'a> Run<'a> {
                     .unwrap_or_default(),
             };
             self.tell(&format!("Putting {name} in place"), false);
+            // The first one was looked at just now; putting it in place may have taken a while.
+            if !changed.is_empty()
+                && let Err(why) = self.check_unchanged(node).await
+            {
+                writer.abort().await;
+                failure = Some(why);
+                continue;
+            }
             let in_place = self
                 .strategies
                 .get(&node)
@@ -589,6 +649,6 @@ pub async fn is_unchanged(entry: &Entry, before: Fingerprint) -> Result<(), Stri
         return Ok(());
     }
     Err(format!(
-        "{name} was changed by somebody else since it was given to this page. Nothing was written. Drop it here again."
+        "{name} was changed by somebody else meanwhile, and what was planned is not true for it any more. Look at it again."
     ))
 }

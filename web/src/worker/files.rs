@@ -6,7 +6,7 @@ use crate::protocol::{Access, Granted};
 use backchain::chain::{self, Denied, Gate, Locator, Opening, Request};
 use backchain::{Node, Source};
 use js_sys::Array;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
@@ -94,12 +94,14 @@ impl Origin {
 
 /// All granted files. An entry keeps its number.
 #[derive(Default)]
-pub struct Files(pub Vec<Entry>, Located);
+pub struct Files(pub Vec<Entry>, Located, BTreeSet<String>);
 
 /// Backing files that the user pointed out: for an overlay, the name in its header that this is
 /// about, and the file. A link that was changed since has another name.
 type Located = BTreeMap<usize, (String, usize)>;
 
+/// The ending that Chromium gives to what it has not put in place yet.
+const HALF_WRITTEN: &str = ".crswap";
 /// Deeper folders are not searched.
 const MAX_DEPTH: u32 = 16;
 /// A folder with more files is surely not one of disk images.
@@ -135,6 +137,12 @@ impl Files {
         Ok(added)
     }
 
+    /// Files that browsers write to before they put them in place, found where images are: a
+    /// browser that was stopped left them behind, or one is writing just now.
+    pub fn half_written(&self) -> impl Iterator<Item = &str> {
+        self.2.iter().map(String::as_str)
+    }
+
     /// From now on `found` is the backing file of `overlay`, whose header calls it `recorded`.
     pub fn link(&mut self, overlay: usize, recorded: String, found: usize) {
         self.1.insert(overlay, (recorded, found));
@@ -161,6 +169,8 @@ impl Files {
         folder: JsValue,
         private: bool,
     ) -> Result<Vec<usize>, String> {
+        let inside = format!("{path}/");
+        self.2.retain(|path| !path.starts_with(&inside));
         let mut added = Vec::new();
         let mut folders = vec![(path, folder, 0)];
         while let Some((path, folder, depth)) = folders.pop() {
@@ -182,7 +192,9 @@ impl Files {
                     if depth < MAX_DEPTH && !name.starts_with('.') {
                         folders.push((below, entry, depth + 1));
                     }
-                } else if !name.starts_with('.') && !name.ends_with(".crswap") {
+                } else if name.ends_with(HALF_WRITTEN) {
+                    self.2.insert(below);
+                } else if !name.starts_with('.') {
                     if self.0.len() >= MAX_FILES {
                         return Err(format!(
                             "The folder holds more than {MAX_FILES} files: choose the images in it instead."

@@ -13,6 +13,7 @@ pub mod session;
 pub mod source;
 pub mod staged;
 pub mod stats;
+pub mod strategy;
 pub mod strips;
 pub mod write;
 
@@ -410,7 +411,8 @@ async fn attempt(
     let mut written = Written::default();
     let mut made = None;
     if let Some(plan) = plan {
-        let mut run = Run::new(session, read_only, stop, report, sum.written());
+        let mut run =
+            Run::new(session, read_only, stop, report, sum.written()).expecting(&sum.changes);
         if operation::reads_everything(operation) {
             run = run.measured_by(&plan);
         }

@@ -4,6 +4,7 @@
 //! folder of its own there, whose name is a web lock that it holds for as long as it lives: a
 //! folder whose lock nobody holds was left behind.
 
+use super::source;
 use crate::js;
 use js_sys::{Array, Promise};
 use std::cell::{Cell, RefCell};
@@ -34,7 +35,9 @@ thread_local! {
 pub async fn result(name: &str) -> Result<FileSystemFileHandle, String> {
     let count = COUNT.get().wrapping_add(1);
     COUNT.set(count);
-    scratch(RESULTS, &format!("{count}-{name}")).await
+    let results = private_folder(RESULTS).await.map_err(say)?;
+    let own = folder(&results, &count.to_string()).await.map_err(say)?;
+    make(&own, name).await
 }
 
 /// A file that becomes one of the layers. It lasts as long as the worker.
@@ -57,15 +60,21 @@ pub async fn forget_results() {
 /// # Errors
 /// In words, where the browser has no such file system.
 pub async fn scratch(folder: &str, name: &str) -> Result<FileSystemFileHandle, String> {
-    let say = |error: JsValue| {
-        format!(
-            "The browser's own storage cannot be used: {}",
-            js::message(&error)
-        )
-    };
-    let root = private_folder(folder).await.map_err(say)?;
-    let file = js::call(&root, "getFileHandle", &Array::of2(&name.into(), &create())).await;
+    make(&private_folder(folder).await.map_err(say)?, name).await
+}
+
+async fn make(folder: &JsValue, name: &str) -> Result<FileSystemFileHandle, String> {
+    let create = Array::of2(&name.into(), &create());
+    let file = js::call(folder, "getFileHandle", &create).await;
     Ok(file.map_err(say)?.unchecked_into())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn say(error: JsValue) -> String {
+    format!(
+        "The browser's own storage cannot be used: {}",
+        js::message(&error)
+    )
 }
 
 /// A folder in the worker's own one, made if need be.
@@ -76,6 +85,14 @@ pub async fn private_folder(name: &str) -> Result<JsValue, JsValue> {
     let own = own_name().await?;
     let own = folder(&root().await?, &own).await?;
     folder(&own, name).await
+}
+
+/// Bytes that can still be stored, as the browser estimates it.
+pub async fn room() -> Option<u64> {
+    let storage = scope().navigator().storage();
+    let estimate = JsFuture::from(storage.estimate().ok()?).await.ok()?;
+    let bytes = |name| js::get(&estimate, name).as_f64().map(source::whole);
+    Some(bytes("quota")?.saturating_sub(bytes("usage")?))
 }
 
 /// Removes a folder in the worker's own one with all that is in it.
@@ -197,6 +214,9 @@ fn create() -> JsValue {
 }
 
 async fn root() -> Result<JsValue, JsValue> {
-    let scope: web_sys::WorkerGlobalScope = js_sys::global().unchecked_into();
-    JsFuture::from(scope.navigator().storage().get_directory()).await
+    JsFuture::from(scope().navigator().storage().get_directory()).await
+}
+
+fn scope() -> web_sys::WorkerGlobalScope {
+    js_sys::global().unchecked_into()
 }

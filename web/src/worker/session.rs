@@ -153,6 +153,12 @@ impl Session {
             self.ignored.truncate(5);
             self.ignored.push(format!("and {more} more"));
         }
+        for path in self.files.half_written() {
+            let of = path.strip_suffix(".crswap").unwrap_or(path);
+            self.ignored.push(format!(
+                "{path}: what a browser wrote of {of} before it was stopped. Unless another tab is writing just now, it can be deleted; {of} itself is whole"
+            ));
+        }
         // Loops have no end to start from.
         roots.extend(all.iter().copied().filter(referred));
         (self.tree, self.nodes) = self.grow(&roots);

@@ -3,7 +3,7 @@
 use crate::js;
 use backchain::format::bytes::all_zero;
 use backchain::{CachedSource, ReadAt};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::ops::Range;
@@ -23,6 +23,9 @@ const WINDOW: u64 = 4 << 20;
 const AHEAD: u64 = 2;
 /// What is found out to be zeros or data: one bit each in a [`FileSource::windows`] entry.
 const GRAIN: u64 = 64 << 10;
+/// Places at which a file is looked at for an estimate, and bytes at each: some 50 ms in all.
+const SAMPLES: u64 = 48;
+const SAMPLE: u64 = 4 << 10;
 
 /// Reads `file` with a cache, as a source for the engine.
 ///
@@ -46,6 +49,7 @@ pub struct FileSource {
     len: u64,
     /// For each window looked at: which of its grains hold anything but zeros.
     windows: RefCell<HashMap<u64, u64>>,
+    sampled: Cell<Option<u64>>,
 }
 
 impl FileSource {
@@ -59,6 +63,7 @@ impl FileSource {
             reader,
             len,
             windows: RefCell::default(),
+            sampled: Cell::default(),
         })
     }
 
@@ -107,6 +112,40 @@ impl FileSource {
                 return Ok(());
             }
         }
+    }
+
+    /// Bytes that are not zeros, in units of a grain, once every part of the file was looked at.
+    #[must_use]
+    pub fn known_data(&self) -> Option<u64> {
+        let windows = self.windows.borrow();
+        let all = usize::try_from(self.len.div_ceil(WINDOW)).ok()?;
+        (windows.len() >= all).then(|| {
+            let grains: u64 = windows.values().map(|w| u64::from(w.count_ones())).sum();
+            (grains * GRAIN).min(self.len)
+        })
+    }
+
+    /// An estimate of the same from a few places all over the file.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn sampled_data(&self) -> io::Result<u64> {
+        if let Some(data) = self.sampled.get() {
+            return Ok(data);
+        }
+        let mut full = 0;
+        for nth in 0..SAMPLES {
+            let at = self.len / SAMPLES * nth;
+            let len = SAMPLE.min(self.len - at);
+            full += u64::from(!all_zero(&self.read(at, len)?.to_vec()));
+        }
+        let data = if full == SAMPLES {
+            self.len
+        } else {
+            self.len / SAMPLES * full
+        };
+        self.sampled.set(Some(data));
+        Ok(data)
     }
 
     fn read(&self, offset: u64, len: u64) -> io::Result<js_sys::Uint8Array> {
@@ -184,13 +223,19 @@ fn grains(window: &[u8]) -> u64 {
 
 /// Size of a file or blob in bytes.
 #[must_use]
+pub fn size_of(file: &web_sys::Blob) -> u64 {
+    whole(file.size())
+}
+
+/// A number of bytes that JavaScript tells.
+#[must_use]
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "a size is a whole number below 2^53"
 )]
-pub fn size_of(file: &web_sys::Blob) -> u64 {
-    file.size() as u64
+pub fn whole(count: f64) -> u64 {
+    count as u64
 }
 
 /// An offset as JavaScript takes it. Exact up to 2^53, which no file exceeds.

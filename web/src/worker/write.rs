@@ -1,82 +1,12 @@
-//! One file being written: which way, and in as few and as large writes as can be.
+//! One file being written, in as few and as large writes as can be.
 
-use super::files::Entry;
 use super::source::{number, size_of};
+pub use super::strategy::Strategy;
 use crate::js;
 use js_sys::{Array, Uint8Array};
 use std::collections::BTreeMap;
 use wasm_bindgen::JsValue;
 use web_sys::{Blob, FileSystemFileHandle};
-
-/// How a file gets its new content. Each way has its price; none touches the original before
-/// the writer is closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Strategy {
-    /// Through its handle, starting from a copy of the file that the browser makes.
-    Update,
-    /// Through its handle, starting from nothing: what stays is copied piece by piece and holes
-    /// stay holes. Cheaper for large files.
-    Rewrite,
-    /// Into a new file for the user to save, as this one cannot be written.
-    SaveCopy,
-    /// In the origin-private file system, where a browser need not check what is written.
-    Private,
-}
-
-/// Up to this size the browser's own copy is the quicker way.
-const SMALL: u64 = 192 << 20;
-
-impl Strategy {
-    /// The way for this file. Gifts in `read_only` may not be written.
-    #[must_use]
-    pub fn of(entry: &Entry, read_only: &[u32]) -> Self {
-        if entry.private {
-            Self::Private
-        } else if entry.planned {
-            // It is there once the change before is applied.
-            Self::Update
-        } else if entry.handle.is_none() || read_only.contains(&entry.gift) {
-            Self::SaveCopy
-        } else if size_of(&entry.file) <= SMALL {
-            Self::Update
-        } else {
-            Self::Rewrite
-        }
-    }
-
-    #[must_use]
-    pub fn words(self) -> &'static str {
-        match self {
-            Self::Update => {
-                "Written through its handle and put in place of the old file at the end."
-            }
-            Self::Rewrite => {
-                "Written anew beside the old file, holes kept, and put in its place at the end."
-            }
-            Self::SaveCopy => {
-                "Cannot be written here: the changed file is offered to be saved. The original stays as it is."
-            }
-            Self::Private => "Written inside the browser's own storage.",
-        }
-    }
-
-    /// Free space needed until the old file is gone.
-    #[must_use]
-    pub fn temporary(self, before: u64, after: u64) -> u64 {
-        before.max(after)
-    }
-
-    #[must_use]
-    pub fn in_place(self) -> bool {
-        self != Self::SaveCopy
-    }
-
-    /// Starts from an empty file, which has to be given what stays of the old one.
-    #[must_use]
-    pub fn from_nothing(self) -> bool {
-        matches!(self, Self::Rewrite | Self::SaveCopy)
-    }
-}
 
 /// A run of bytes that belong together in the file, not yet written.
 struct Run {
@@ -328,7 +258,7 @@ fn explain(name: &str, error: &JsValue) -> String {
         }
         "NotFoundError" => "the file is no longer there: give it to the page again".to_owned(),
         "NotReadableError" => {
-            "a file was changed or moved meanwhile: give the files to the page again".to_owned()
+            "the browser could not read what belongs there, or has no room for it".to_owned()
         }
         _ => js::message(error),
     };

@@ -10,7 +10,6 @@ pub mod words;
 pub use words::done;
 
 use super::session::{Session, sentence};
-use super::write::Strategy;
 use crate::protocol::{Field, FileWrite, Kind, LayerId, Made, Operation, Preview, Way};
 use crate::units::bytes;
 use backchain::plan::{FileChange, PlanInfo, RemoveMethod};
@@ -335,16 +334,16 @@ fn write(
         });
     };
     let entry = session.files.0.get(nth)?;
-    let strategy = Strategy::of(entry, read_only);
+    let way = super::strategy::Way::of(entry, read_only, Some(change));
     Some(FileWrite {
         layer: session.layer(change.node),
         gift: Some(entry.gift),
         name: entry.name().to_owned(),
         before: change.len_before,
         after: change.len_after,
-        how: strategy.words().to_owned(),
-        temporary: strategy.temporary(change.len_before, change.len_after),
-        in_place: strategy.in_place(),
+        how: way.words,
+        temporary: way.temporary,
+        in_place: way.strategy.in_place(),
     })
 }
 

@@ -3,7 +3,6 @@
 use super::BREATH;
 use crate::protocol::{Field, Kind, LayerId, Operation, Way};
 use crate::worker::session::{Session, sentence};
-use crate::worker::write::Strategy;
 use backchain::plan::Target;
 use backchain::ways::{Goal, Means, Ways};
 use backchain::{NodeId, Operation as Wish, Preview as Sum, ways};
@@ -116,7 +115,7 @@ fn cost(session: &Session, sum: &Sum) -> u64 {
         .iter()
         .filter_map(|change| {
             let entry = session.files.0.get(session.file(change.node)?)?;
-            (Strategy::of(entry, &[]) != Strategy::Private).then_some(change.len_before)
+            (!entry.private).then_some(change.len_before)
         })
         .sum();
     sum.written().saturating_add(copied)
