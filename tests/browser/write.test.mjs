@@ -93,7 +93,7 @@ test('a missing backing file is located by name, by size and format, and recorde
   assert.deepEqual([tree['top.qcow2'].state, tree['top.qcow2'].located], ['Ok', true]);
   assert.equal(h.backingOf(at('top.qcow2')), 'base.qcow2');
 
-  const operation = { kind: 'Rebase', top, base: tree['moved.qcow2'].id, link_only: true, force: false };
+  const operation = { kind: 'Rebase', top, base: tree['moved.qcow2'].id, force: false, entries: [['Unsafe', 'on']] };
   const { Outcome } = await ask({ Run: { operation, read_only: [] } }, ['Outcome']);
   assert.equal(Outcome.status, 'Done', Outcome.message);
   assert.equal(h.backingOf(at('top.qcow2')), 'moved.qcow2');
