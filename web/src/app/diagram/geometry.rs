@@ -557,7 +557,7 @@ mod tests {
         let links: Vec<Link> = (0..200)
             .map(|id: u32| Link {
                 id,
-                backing: id.checked_sub(if id % 4 == 0 { id / 2 + 1 } else { 1 }),
+                backing: id.checked_sub(if id.is_multiple_of(4) { id / 2 + 1 } else { 1 }),
                 dim: false,
             })
             .collect();
