@@ -68,7 +68,8 @@ pub struct DiagramProperties {
 #[function_component(Diagram)]
 pub fn diagram(props: &DiagramProperties) -> Html {
     let node = use_node_ref();
-    let available = use_width(&node);
+    // Without the padding at both sides, which leaves room for the boxes' focus rings.
+    let available = (use_width(&node) - 6.0).max(0.0);
     let links: Vec<Link> = props.boxes.iter().map(DiagramBox::link).collect();
     let places = use_memo(links.clone(), |links| layout::place(links));
     let scene = picture(
