@@ -33,7 +33,8 @@ async function start(options) {
 
 /** A browser on a copy of the site. */
 async function copied() {
-  await cp(DIST, at('site'), { recursive: true });
+  // Without the compressed forms, which would be those of the version before.
+  await cp(DIST, at('site'), { recursive: true, filter: (file) => !file.endsWith('.br') });
   const site = await h.serve(at('site'));
   const session = await start({ site });
   await offlineReady(session.page);

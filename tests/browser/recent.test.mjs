@@ -64,15 +64,25 @@ const kept = () => page.evaluate(() => new Promise((resolve, reject) => {
   };
 }));
 
+/** Waits until so many are kept: that goes on behind the chain that is drawn already. */
+async function keeps(count) {
+  for (const end = Date.now() + 10_000; (await kept()) !== count && Date.now() < end;) {
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  assert.equal(await kept(), count);
+}
+
 test('what was opened is listed, and opens again with one click', async () => {
   await h.drop(page, pair());
   await h.waitForChain(page, PAIR);
+  await keeps(1);
   await mkdir(at('vm'));
   pair('vm');
   await page.reload();
   await page.waitForSelector('[data-testid="recent"]');
   await h.drop(page, at('vm'));
   await h.waitForChain(page, PAIR);
+  await keeps(2);
 
   await page.reload();
   const listed = await rows();
@@ -93,9 +103,10 @@ test('what was opened is listed, and opens again with one click', async () => {
 
 test('one is forgotten, or all are', async () => {
   const [base, top] = pair();
-  for (const file of [base, top]) {
+  for (const [nth, file] of [base, top].entries()) {
     await h.drop(page, file);
     await page.waitForSelector('[data-testid="node"]');
+    await keeps(nth + 1);
     await page.reload();
     await page.waitForSelector('[data-testid="recent"]');
   }

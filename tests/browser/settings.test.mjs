@@ -54,14 +54,14 @@ test('sizes are shown in the chosen units, those the engine words included', asy
     return `${node}\n${details}`.replaceAll('\u202f', ' ');
   };
   let text = await shown();
-  assert.match(text, /256 MiB virtual/);
+  assert.match(text, /of 256 MiB/);
   await page.check('[data-testid="units-decimal"]');
   text = await shown();
-  assert.match(text, /268 MB virtual/);
+  assert.match(text, /of 268 MB/);
   assert.doesNotMatch(text, /MiB/);
   await page.check('[data-testid="units-exact"]');
   text = await shown();
-  assert.match(text, /268 435 456 B virtual/);
+  assert.match(text, /of 268 435 456 B/);
   assert.doesNotMatch(text, /\d [MK]i?B/);
   await page.reload();
   await page.waitForSelector('[data-testid="units-exact"]:checked');
