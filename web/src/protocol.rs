@@ -7,6 +7,7 @@ pub mod course;
 pub mod locate;
 pub mod look;
 pub mod operation;
+pub mod report;
 pub mod staged;
 pub mod strips;
 
@@ -58,6 +59,8 @@ pub enum Request {
     Course(course::Ask),
     /// Changes that are tried without writing.
     Staged(staged::Ask),
+    /// Asks for a report on all files.
+    Report(report::Ask),
     /// Stops the running operation, if it can still be stopped.
     Cancel,
 }
@@ -97,6 +100,8 @@ pub enum Event {
     Course(course::Answer),
     /// What became of changes that are tried without writing.
     Staged(staged::Answer),
+    /// How far a report is, or the report itself.
+    Report(report::Answer),
     Progress(Progress),
     Outcome(Outcome),
     /// A request failed, in words a person can act on.

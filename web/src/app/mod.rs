@@ -13,6 +13,7 @@ pub mod look;
 pub mod operation;
 pub mod page;
 pub mod recent;
+pub mod report;
 pub mod route;
 pub mod settings;
 pub mod shell;

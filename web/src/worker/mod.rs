@@ -9,6 +9,7 @@ pub mod look;
 pub mod operation;
 pub mod private;
 pub mod recipe;
+pub mod report;
 pub mod session;
 pub mod source;
 pub mod staged;
@@ -72,7 +73,10 @@ impl Inbox {
             self.stop.set(true);
             return;
         }
-        if matches!(request, Request::Run { .. } | Request::Staged(_)) {
+        if matches!(
+            request,
+            Request::Run { .. } | Request::Staged(_) | Request::Report(_)
+        ) {
             self.stop.set(false);
         }
         self.waiting.borrow_mut().push_back(request);
@@ -141,6 +145,13 @@ async fn serve(session: &mut Session, request: Request, inbox: &Inbox) {
             // Bars are decoration: whatever else is wanted comes first.
             if let Some(rest) = strips::strips(session, ask, &others, &tell).await {
                 inbox.waiting.borrow_mut().push_back(Request::Strips(rest));
+            }
+        }
+        Request::Report(ask) => {
+            let others = || !inbox.waiting.borrow().is_empty();
+            let tell = |answer| send(&Event::Report(answer));
+            if let Some(rest) = report::report(session, ask, &inbox.stop, &others, &tell).await {
+                inbox.waiting.borrow_mut().push_back(Request::Report(rest));
             }
         }
         Request::Open { granted } => {

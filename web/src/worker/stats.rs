@@ -4,7 +4,7 @@ use super::session::{LARGEST_SEARCHED, Session};
 use crate::js;
 use crate::protocol::{LayerId, Section};
 use crate::units::bytes;
-use backchain::inspect::Stats;
+use backchain::inspect::{LayerStats, Stats};
 use backchain::{Format, Node};
 
 /// Milliseconds of work before others have their turn.
@@ -43,12 +43,27 @@ fn counts_as_full(node: &Node) -> bool {
         && node.source.len() > LARGEST_SEARCHED
 }
 
+/// Guest bytes that are counted, of so many.
+#[must_use]
+pub fn counted(session: &Session) -> (u64, u64) {
+    let counted = session.memory.stats.as_ref();
+    counted.map_or((0, 0), |all| (all.stats.pos(), all.stats.size()))
+}
+
+/// The statistics of a layer, once all are counted.
+#[must_use]
+pub fn of(session: &Session, layer: LayerId) -> Option<LayerStats> {
+    let counted = session.memory.stats.as_ref()?;
+    let id = session.node(layer).ok()?;
+    counted.stats.layer(id).filter(|_| counted.finished)
+}
+
 /// What was counted of a layer, once all was.
 #[must_use]
 pub fn section(session: &Session, layer: LayerId) -> Option<Section> {
     let counted = session.memory.stats.as_ref()?;
     let id = session.node(layer).ok()?;
-    let found = counted.stats.layer(id).filter(|_| counted.finished)?;
+    let found = of(session, layer)?;
     let mut rows = vec![
         ("Data".to_owned(), bytes(found.data)),
         ("Compressed data".to_owned(), bytes(found.compressed)),

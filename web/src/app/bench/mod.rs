@@ -46,6 +46,10 @@ pub fn use_bench() -> Bench {
                         download(&saved.name, &file);
                     }
                 }
+                Event::Report(answer) => {
+                    super::report::keep(&answer);
+                    dispatch.dispatch(Action::Heard(Event::Report(answer)));
+                }
                 Event::Crash(message) => {
                     super::crash_notice(&message);
                     dispatch.dispatch(Action::Heard(Event::Crash(message)));

@@ -5,6 +5,7 @@ use crate::app::chain::strips::Strips;
 use crate::app::look::Looks;
 use crate::app::operation::propose::{filled, proposal};
 use crate::app::page::learn::heard::Course;
+use crate::app::report::Reporting;
 use crate::app::staged::state::{Busy, Staged, Then};
 use crate::protocol::{
     Details, Event, Kind, LayerId, Operation, Outcome, Preview, Progress, Saved, Status, Tree,
@@ -28,6 +29,7 @@ pub struct Model {
     pub form: Option<Form>,
     pub course: Course,
     pub staged: Staged,
+    pub reporting: Reporting,
     pub problem: Option<String>,
     pub crashed: bool,
     serial: u32,
@@ -100,6 +102,8 @@ pub enum Action {
     Unstaging,
     /// The result of an applying was read.
     StagedSeen,
+    /// A report is asked for, or not wanted any more.
+    Reporting(bool),
     Cancel,
     CloseForm,
     Clear,
@@ -174,6 +178,8 @@ impl Reducible for Model {
             }
             Action::Unstaging => next.staged.busy = None,
             Action::StagedSeen => next.staged.result = None,
+            Action::Reporting(true) => next.reporting.begin(),
+            Action::Reporting(false) => next.reporting.cancel(),
             Action::Cancel => {
                 next.staged.cancel();
                 if let Some(Form {
@@ -288,6 +294,11 @@ impl Model {
                 Then::CloseForm => self.form = None,
                 Then::Say(problem) => self.problem = Some(problem),
             },
+            Event::Report(answer) => {
+                if let Some(problem) = self.reporting.hear(answer) {
+                    self.problem = Some(problem);
+                }
+            }
             Event::Planning { serial, note } => {
                 if let Some(form) = &mut self.form
                     && form.serial == serial

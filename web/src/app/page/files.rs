@@ -14,6 +14,7 @@ use crate::app::operation::ask::Ask;
 use crate::app::operation::menu::Operations;
 use crate::app::operation::propose::dragged;
 use crate::app::recent::RecentFiles;
+use crate::app::report::{ReportButtons, ReportProgress};
 use crate::app::staged::StagedView;
 use crate::app::text;
 use crate::app::window::{use_drop_zone, use_keys};
@@ -239,7 +240,10 @@ pub fn files_page(props: &FilesPageProperties) -> Html {
                     </Welcome>
                 }
             } else {
-                <FilesHead layers={model.tree.layers.len()} {onfiles} {ondemo} onclear={on(Bench::clear)} onkeys={show_keys.reform(|()| true)} />
+                <FilesHead layers={model.tree.layers.len()} {onfiles} {ondemo} onclear={on(Bench::clear)} onkeys={show_keys.reform(|()| true)}>
+                    <ReportButtons bench={bench.clone()} />
+                </FilesHead>
+                <ReportProgress bench={bench.clone()} />
                 <Operations chosen={model.form.as_ref().map(|form| form.operation.kind)} disabled={model.running()} onchoose={choose} />
                 <section class="panel panel--chain" aria-label="The chain" {oncontextmenu}>
                     <Chain tree={model.tree.clone()} selected={model.selected} onselect={select.clone()} ondragonto={dragged_onto} bench={Some(bench.clone())} onpropose={Some(propose)} />
@@ -306,6 +310,8 @@ struct FilesHeadProperties {
     ondemo: Callback<()>,
     onclear: Callback<()>,
     onkeys: Callback<()>,
+    /// More tools.
+    children: Html,
 }
 
 /// The page's title, and what concerns all files.
@@ -329,6 +335,7 @@ fn files_head(props: &FilesHeadProperties) -> Html {
             <span class="quiet">{ count }</span>
             <div class="page-head__tools">
                 { button("pf-m-secondary", "open-files", "Add files", &props.onfiles) }
+                { props.children.clone() }
                 { button("pf-m-link", "demo", "Demo", &props.ondemo) }
                 { button("pf-m-link", "clear", "Close all", &props.onclear) }
                 <button type="button" class="icon-button" data-testid="show-keys" title="Keys (?)" aria-label="Keys" aria-keyshortcuts="?" onclick={click(&props.onkeys)}>
