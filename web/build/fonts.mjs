@@ -11,6 +11,13 @@ const LETTERS = RANGES.map(([from, to]) =>
   String.fromCodePoint(...Array.from({ length: to - from + 1 }, (_, i) => from + i)),
 ).join('');
 
+/** The weights each variable font is used in: one is half as long as a range. */
+const WEIGHTS = [
+  [/RedHatText/, { min: 400, max: 600 }],
+  [/RedHatDisplay/, 600],
+  [/RedHatMono/, 400],
+];
+
 /**
  * The font with only the characters that may occur: letters for a text font, and for the icon
  * font those that the stylesheet names. Others are shown in the system's font.
@@ -22,5 +29,6 @@ export async function cutDown(file, css) {
   const font = await readFile(file);
   const icons = [...css.matchAll(/content:"\\([0-9a-f]{4,5})"/g)].map(([, hex]) => parseInt(hex, 16));
   const text = /fa-solid/.test(file) ? String.fromCodePoint(...new Set(icons)) : LETTERS;
-  return subset(font, text, { targetFormat: 'woff2' });
+  const wght = WEIGHTS.find(([name]) => name.test(file))?.[1];
+  return subset(font, text, { targetFormat: 'woff2', variationAxes: wght && { wght } });
 }
