@@ -7,6 +7,7 @@ pub mod course;
 pub mod locate;
 pub mod look;
 pub mod operation;
+pub mod proof;
 pub mod report;
 pub mod staged;
 pub mod strips;
@@ -47,6 +48,8 @@ pub enum Request {
         read_only: Vec<u32>,
         /// The file that was chosen for what the operation makes.
         target: Option<Granted>,
+        /// Prove that nothing else changed.
+        prove: bool,
     },
     /// Asks for a look into files; answers come bit by bit. A newer look of the same kind
     /// replaces an older one.
@@ -103,6 +106,8 @@ pub enum Event {
     /// How far a report is, or the report itself.
     Report(report::Answer),
     Progress(Progress),
+    /// Whether all else is as it was, right before the outcome.
+    Proof(proof::Proof),
     Outcome(Outcome),
     /// A request failed, in words a person can act on.
     Problem(String),

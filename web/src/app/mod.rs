@@ -12,6 +12,7 @@ pub mod launch;
 pub mod look;
 pub mod operation;
 pub mod page;
+pub mod proof;
 pub mod recent;
 pub mod report;
 pub mod route;

@@ -8,6 +8,7 @@ pub mod locate;
 pub mod look;
 pub mod operation;
 pub mod private;
+pub mod proof;
 pub mod recipe;
 pub mod report;
 pub mod session;
@@ -19,6 +20,7 @@ pub mod strips;
 pub mod write;
 
 use crate::js;
+use crate::protocol::proof::Proof;
 use crate::protocol::staged::Answer;
 use crate::protocol::{
     self, Event, Granted, Kind, Operation, Outcome, Progress, Request, Saved, Status,
@@ -27,6 +29,7 @@ use backchain::NodeId;
 use backchain::plan::PlanInfo;
 use execute::{Destination, Run, Stopped, Written};
 use files::{Entry, Origin};
+use proof::Before;
 use session::{Fates, Marks, Session, sentence};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -236,11 +239,19 @@ async fn serve(session: &mut Session, request: Request, inbox: &Inbox) {
             operation,
             read_only,
             target,
+            prove,
         } => {
             let report = |progress| send(&Event::Progress(progress));
             let (target, stop) = (target.as_ref(), &inbox.stop);
-            let outcome = run(session, &operation, &read_only, target, stop, &report).await;
+            let ended = run(
+                session, &operation, &read_only, target, prove, stop, &report,
+            )
+            .await;
+            let (outcome, proof) = ended;
             send(&Event::Tree(session.view()));
+            if let Some(proof) = proof {
+                send(&Event::Proof(proof));
+            }
             send(&Event::Outcome(outcome));
         }
         Request::Demo => {
@@ -291,16 +302,18 @@ async fn run(
     operation: &Operation,
     read_only: &[u32],
     target: Option<&Granted>,
+    prove: bool,
     stop: &Cell<bool>,
     report: &dyn Fn(Progress),
-) -> Outcome {
+) -> (Outcome, Option<Proof>) {
     let mut other = (operation.kind == Kind::Repair).then(|| session.with_damaged());
     if let Some(other) = &mut other {
         session.swap_tree(other);
     }
-    let ended = attempt(session, operation, read_only, target, stop, report).await;
+    let ended = attempt(session, operation, read_only, target, prove, stop, report).await;
     let mut notes = Vec::new();
     let mut saved = Vec::new();
+    let mut before = None;
     let (status, message) = match ended {
         Ok(done) => {
             let names = |ids: &[usize]| {
@@ -338,6 +351,7 @@ async fn run(
                 Marks::of(session).after(session, &done.fates).put(session);
             }
             saved = done.saved;
+            before = done.before;
             if let Some((origin, handle, to_save)) = done.made {
                 match session.files.add_handle(origin, handle).await {
                     Ok(nth) if to_save => saved.extend(session.files.0.get(nth).map(saved_file)),
@@ -365,12 +379,17 @@ async fn run(
     };
     session.refresh_own().await;
     session.open();
-    Outcome {
+    let mut outcome = Outcome {
         status,
         message,
         notes,
         saved,
-    }
+    };
+    let proof = match before {
+        Some(before) => Some(before.judge(session, &mut outcome, stop, report).await),
+        None => None,
+    };
+    (outcome, proof)
 }
 
 /// A layer's file, to be saved.
@@ -391,6 +410,8 @@ struct Done {
     copies: bool,
     /// The new file, and whether it has to be saved.
     made: Option<(Origin, FileSystemFileHandle, bool)>,
+    /// What all else showed before, where a proof is wanted.
+    before: Option<Before>,
 }
 
 async fn attempt(
@@ -398,6 +419,7 @@ async fn attempt(
     operation: &Operation,
     read_only: &[u32],
     target: Option<&Granted>,
+    prove: bool,
     stop: &Cell<bool>,
     report: &dyn Fn(Progress),
 ) -> Result<Done, Stopped> {
@@ -419,6 +441,10 @@ async fn attempt(
     };
     let sum = operation::sum(session, operation, &|| stop.get(), &note).await?;
     let sum = sum.ok_or(Stopped::Cancelled)?;
+    let before = match prove {
+        true => Some(Before::take(session, operation, &sum, read_only, stop, report).await?),
+        false => None,
+    };
     let mut written = Written::default();
     let mut made = None;
     if let Some(plan) = plan {
@@ -452,6 +478,7 @@ async fn attempt(
             })
             .collect(),
         made,
+        before,
     })
 }
 

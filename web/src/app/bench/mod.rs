@@ -150,6 +150,7 @@ impl Bench {
         let name = operation.makes().filter(|_| picks).map(str::to_owned);
         let gifts = self.gifts.clone();
         let picked = name.map(|name| gifts.start_target(name.trim()));
+        let prove = self.model.proving.wanted;
         self.dispatch(Action::Run);
         self.stopped.set(false);
         let bench = self.clone();
@@ -183,6 +184,7 @@ impl Bench {
                 operation,
                 read_only,
                 target,
+                prove,
             });
         });
     }

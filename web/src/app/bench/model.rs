@@ -5,6 +5,7 @@ use crate::app::chain::strips::Strips;
 use crate::app::look::Looks;
 use crate::app::operation::propose::{filled, proposal};
 use crate::app::page::learn::heard::Course;
+use crate::app::proof::Proving;
 use crate::app::report::Reporting;
 use crate::app::staged::state::{Busy, Staged, Then};
 use crate::protocol::{
@@ -30,6 +31,7 @@ pub struct Model {
     pub course: Course,
     pub staged: Staged,
     pub reporting: Reporting,
+    pub proving: Proving,
     pub problem: Option<String>,
     pub crashed: bool,
     serial: u32,
@@ -93,6 +95,8 @@ pub enum Action {
     /// Opens the form, filled in.
     Propose(Operation),
     Change(Operation),
+    /// Whether a run is to prove that nothing else changed.
+    Prove(bool),
     Run,
     /// The run did not begin: the form is as it was.
     Unrun,
@@ -154,7 +158,9 @@ impl Reducible for Model {
                     });
                 }
             }
+            Action::Prove(wanted) => next.proving.wanted = wanted,
             Action::Run => {
+                next.proving.found = None;
                 if let Some(form) = &mut next.form
                     && let Stage::Planned(preview) = &form.stage
                 {
@@ -233,6 +239,7 @@ impl Model {
             stage: Stage::Planning,
         });
         self.problem = None;
+        self.proving.found = None;
     }
 
     fn hear(&mut self, event: Event) {
@@ -288,6 +295,7 @@ impl Model {
                 }
             }
             Event::Seen(seen) => self.looks.hear(seen),
+            Event::Proof(proof) => self.proving.hear(proof),
             Event::Course(answer) => self.course.hear(answer),
             Event::Staged(answer) => match self.staged.hear(answer) {
                 Then::Nothing => {}

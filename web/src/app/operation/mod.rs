@@ -12,6 +12,7 @@ pub mod ways;
 
 use super::bench::model::{Form, RunResult, SavedFile, Stage};
 use super::files::download;
+use super::proof::{ProofView, ProveBox, Proving};
 use super::text;
 use crate::protocol::{Operation, Progress as Done, Status, Tree};
 use form::Fields;
@@ -39,6 +40,12 @@ pub struct OperationViewProperties {
     /// It is being staged.
     #[prop_or_default]
     pub trying: bool,
+    /// The proof that nothing else changed.
+    #[prop_or_default]
+    pub proving: Proving,
+    /// Wishes for that proof or not, where it is offered.
+    #[prop_or_default]
+    pub onprove: Option<Callback<bool>>,
 }
 
 #[function_component(OperationView)]
@@ -135,7 +142,10 @@ pub fn operation_view(props: &OperationViewProperties) -> Html {
                 />
             }
             if let Stage::Finished { result, .. } = stage {
-                <ResultView result={result.clone()} />
+                <ResultView result={result.clone()} unproven={props.proving.failed()} />
+                if let Some(found) = &props.proving.found {
+                    <ProofView found={found.clone()} />
+                }
             }
             if !finished {
                 <PreviewView tree={props.tree.clone()} preview={preview.clone()} before={props.form.before.clone()} note={props.form.note.clone()} {missing} {onway} />
@@ -147,6 +157,9 @@ pub fn operation_view(props: &OperationViewProperties) -> Html {
                 if result.status == Status::Done {
                     { finished_bar() }
                 }
+            }
+            if let Some(onprove) = props.onprove.as_ref().filter(|_| !finished) {
+                <ProveBox wanted={props.proving.wanted} disabled={running || props.trying || props.staged > 0} {onprove} />
             }
             <footer class="panel__foot">
                 if finished {
@@ -219,6 +232,9 @@ fn finished_bar() -> Html {
 #[derive(Clone, PartialEq, Properties)]
 pub struct ResultViewProperties {
     pub result: Rc<RunResult>,
+    /// It was carried out, and the proof says that something else changed.
+    #[prop_or_default]
+    pub unproven: bool,
 }
 
 #[function_component(ResultView)]
@@ -226,6 +242,7 @@ pub fn result_view(props: &ResultViewProperties) -> Html {
     let result = &props.result;
     let (kind, title) = match result.status {
         Status::Done => (AlertType::Success, "Done"),
+        Status::Failed if props.unproven => (AlertType::Danger, "The proof failed"),
         Status::Failed => (AlertType::Danger, "Not done"),
         Status::Cancelled => (AlertType::Warning, "Cancelled"),
     };

@@ -233,6 +233,8 @@ pub fn files_page(props: &FilesPageProperties) -> Html {
                         ontry={on(Bench::stage)}
                         staged={0}
                         trying={model.staged.busy.is_some()}
+                        proving={model.proving.clone()}
+                        onprove={let bench = bench.clone(); move |wanted| bench.dispatch(Action::Prove(wanted))}
                     />
                 } else {
                     <Welcome opening={model.opening} {onfiles} {onfolder} {ondemo} onnew={choose.reform(|()| Kind::Create)}>
@@ -276,6 +278,8 @@ pub fn files_page(props: &FilesPageProperties) -> Html {
                             ontry={on(Bench::stage)}
                             staged={model.staged.stack.done.len()}
                             trying={model.staged.busy.is_some()}
+                            proving={model.proving.clone()}
+                            onprove={let bench = bench.clone(); move |wanted| bench.dispatch(Action::Prove(wanted))}
                         />
                     }
                     if let Some(layer) = selected {

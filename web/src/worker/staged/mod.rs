@@ -325,7 +325,8 @@ async fn apply(
         let report = |progress: Progress| tell(Answer::Applying { nth, progress });
         let operation = &change.operation;
         let known = session.files.0.len();
-        let outcome = super::run(session, operation, read_only, None, stop, &report).await;
+        let (outcome, _) =
+            super::run(session, operation, read_only, None, false, stop, &report).await;
         if outcome.status == Status::Done {
             settle(session, change.made, known);
             notes.extend(outcome.notes);
