@@ -7,6 +7,7 @@ pub mod details;
 pub mod diagram;
 pub mod dialog;
 pub mod files;
+pub mod focus;
 pub mod keys;
 pub mod launch;
 pub mod look;

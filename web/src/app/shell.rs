@@ -1,6 +1,7 @@
 //! Around every page: the bar at the top, the page of the address, and what concerns all.
 
 use super::bench::use_bench;
+use super::focus::{SkipLink, use_title_focus};
 use super::launch::use_launched;
 use super::page::about::AboutPage;
 use super::page::files::FilesPage;
@@ -30,6 +31,7 @@ pub fn app() -> Html {
         };
         gloo::utils::document().set_title(&title);
     });
+    use_title_focus(&route.page);
     let page = match &route.page {
         Page::Files => html! { <FilesPage {bench} /> },
         Page::Learn => html! { <LearnPage /> },
@@ -46,6 +48,7 @@ pub fn app() -> Html {
     html! {
         <ContextProvider<SettingsContext> context={settings}>
             if !talk {
+                <SkipLink />
                 <Masthead page={route.page} />
             }
             <main class={classes!("main", talk.then_some("main--talk"))} id="main">

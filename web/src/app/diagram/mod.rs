@@ -185,7 +185,6 @@ fn card(props: &DiagramProperties, shown: &DiagramBox, style: String) -> Html {
             {style}
             draggable="true"
             title={shown.label.clone()}
-            aria-label={shown.label.clone()}
             aria-pressed={(props.selected == Some(id)).to_string()}
             data-testid="node"
             data-name={name}

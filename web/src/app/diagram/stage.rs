@@ -11,7 +11,7 @@ use yew::prelude::*;
 /// How a box looks. Made when it is drawn, and not before.
 pub struct Card {
     pub class: Classes,
-    /// What a screen reader says.
+    /// What it is, in words: what a screen reader says after what is written in the box.
     pub label: AttrValue,
     pub content: Html,
     /// The hooks of a real layer: file name, name of its backing file, state.
@@ -181,8 +181,7 @@ fn card(props: &StageProperties, item: &Item, card: Card, tab: Option<u32>) -> H
             role="treeitem"
             tabindex={if tab == Some(id) { "0" } else { "-1" }}
             draggable={if real { "true" } else { "false" }}
-            title={card.label.clone()}
-            aria-label={card.label}
+            title={card.label}
             aria-selected={selected.to_string()}
             aria-level={(item.place.depth + 1).to_string()}
             aria-posinset={item.sibling.0.to_string()}
