@@ -391,5 +391,5 @@ test('a map of a disk of 1 TiB in 32 layers keeps the page free', async () => {
   const frames = (await page.evaluate(() => { cancelAnimationFrame(window.ticking); return window.frames_; })).sort((a, b) => a - b);
   const longest = Math.max(0, ...(await page.evaluate(() => window.longTasks)));
   const median = frames[Math.floor(frames.length / 2)];
-  console.log(`# a map of 1 TiB, 32 layers: longest task on the page ${Math.round(longest)} ms, half of the frames within ${median.toFixed(1)} ms`);
+  console.log(`figure: a map of 1 TiB, 32 layers: longest task on the page ${Math.round(longest)} ms, half of the frames within ${median.toFixed(1)} ms`);
 });
