@@ -289,6 +289,14 @@ test('a chain of a hundred layers is drawn and shortened', async () => {
   h.check(at('l99.qcow2'));
 });
 
+test('files dropped on any other page are opened, too', async () => {
+  await page.evaluate(() => { location.hash = '#/settings'; });
+  await page.waitForSelector('[data-testid="theme-dark"]');
+  h.qemuImg('create', '-q', '-f', 'qcow2', at('elsewhere.qcow2'), '1M');
+  await h.drop(page, at('elsewhere.qcow2'));
+  await page.waitForSelector('[data-testid="node"][data-name="elsewhere.qcow2"]');
+});
+
 test('a worker that fails is reported on the page and in the console', async () => {
   const broken = await h.start({ serviceWorkers: 'block' });
   try {

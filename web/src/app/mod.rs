@@ -6,6 +6,7 @@ pub mod chain;
 pub mod details;
 pub mod diagram;
 pub mod dialog;
+pub mod drop;
 pub mod files;
 pub mod focus;
 pub mod keys;

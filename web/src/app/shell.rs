@@ -1,6 +1,7 @@
 //! Around every page: the bar at the top, the page of the address, and what concerns all.
 
 use super::bench::use_bench;
+use super::drop::DropZone;
 use super::focus::{SkipLink, use_title_focus};
 use super::launch::use_launched;
 use super::page::about::AboutPage;
@@ -32,6 +33,7 @@ pub fn app() -> Html {
         gloo::utils::document().set_title(&title);
     });
     use_title_focus(&route.page);
+    let drop = html! { <DropZone bench={bench.clone()} page={route.page.clone()} /> };
     let page = match &route.page {
         Page::Files => html! { <FilesPage {bench} /> },
         Page::Learn => html! { <LearnPage /> },
@@ -57,6 +59,7 @@ pub fn app() -> Html {
                 }
                 { page }
             </main>
+            { drop }
         </ContextProvider<SettingsContext>>
     }
 }

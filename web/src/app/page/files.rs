@@ -17,7 +17,7 @@ use crate::app::recent::RecentFiles;
 use crate::app::report::{ReportButtons, ReportProgress};
 use crate::app::staged::StagedView;
 use crate::app::text;
-use crate::app::window::{use_drop_zone, use_keys};
+use crate::app::window::use_keys;
 use crate::protocol::{Kind, LayerId, Request};
 use patternfly_yew::prelude::*;
 use wasm_bindgen::JsCast;
@@ -38,15 +38,6 @@ pub fn files_page(props: &FilesPageProperties) -> Html {
         let bench = bench.clone();
         Callback::from(move |()| act(&bench))
     };
-
-    let dragging = use_drop_zone({
-        let bench = bench.clone();
-        Callback::from(move |transfer: web_sys::DataTransfer| {
-            let granted = bench.gifts.dropped(&transfer);
-            let bench = bench.clone();
-            spawn_local(async move { bench.open(granted.await) });
-        })
-    });
 
     let file_input = use_node_ref();
     let folder_input = use_node_ref();
@@ -300,9 +291,6 @@ pub fn files_page(props: &FilesPageProperties) -> Html {
             }
             <input ref={file_input} type="file" multiple=true hidden=true data-testid="file-input" onchange={chosen.clone()} />
             <input ref={folder_input} type="file" multiple=true hidden=true webkitdirectory=true data-testid="folder-input" onchange={chosen} />
-            if dragging {
-                <div class="veil" aria-hidden="true"><p>{ "Drop the files anywhere" }</p></div>
-            }
         </>
     }
 }
