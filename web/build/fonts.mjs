@@ -2,9 +2,9 @@
 import { readFile } from 'node:fs/promises';
 import subset from 'subset-font';
 
-/** Latin with its accents, punctuation, and the arrows and signs the app uses. */
+/** Western Latin, punctuation, and the arrows and signs the app uses. */
 const RANGES = [
-  [0x20, 0x7e], [0xa0, 0x17f], [0x2010, 0x2027], [0x2030, 0x203a],
+  [0x20, 0x7e], [0xa0, 0xff], [0x2010, 0x2027], [0x2030, 0x203a],
   [0x2190, 0x2199], [0x20ac, 0x20ac], [0x2122, 0x2122], [0x2212, 0x2212], [0x2260, 0x2265],
 ];
 const LETTERS = RANGES.map(([from, to]) =>
