@@ -13,8 +13,8 @@ use crate::cmd::{self, which};
 use crate::serve::Site;
 use crate::{build, setup, size};
 
-/// Milliseconds after which one test counts as hanging.
-const TEST_TIMEOUT: &str = "--test-timeout=300000";
+/// Milliseconds after which a test, or a whole file of them, counts as hanging.
+const TEST_TIMEOUT: &str = "--test-timeout=1200000";
 
 pub(super) fn run(session: &mut Session) -> Result<()> {
     let files = files()?;
